@@ -40,6 +40,17 @@ METRIC_STRATEGIC_THROUGHPUT: Final = "strategic_throughput"
 METRIC_TACTICAL_TRAINING_TIME: Final = "tactical_training_time"
 METRIC_TACTICAL_TRAINING_STEPS: Final = "tactical_training_steps_total"
 
+# Every service exports these; dashboards and alerts name them.
+METRIC_HTTP_REQUESTS: Final = "http_requests_total"
+METRIC_HTTP_DURATION: Final = "http_request_duration_seconds"
+METRIC_HTTP_IN_FLIGHT: Final = "http_requests_in_flight"
+METRIC_DEPENDENCY_UP: Final = "dependency_up"
+METRIC_RATE_LIMITED: Final = "rate_limited_requests_total"
+METRIC_AUTHENTICATION_FAILURES: Final = "authentication_failures_total"
+METRIC_DATABASE_POOL_CONNECTIONS: Final = "database_pool_connections"
+METRIC_DATABASE_POOL_WAITING: Final = "database_pool_waiting_requests"
+METRIC_AUDIT_BACKLOG: Final = "audit_backlog_lines"
+
 STRATEGIC: Final = ServiceContract(
     service=Service.STRATEGIC,
     port=8000,
@@ -94,3 +105,13 @@ class Env(StrEnum):
     MARKET_DATA_API_KEY = "MARKET_DATA_API_KEY"
     NOTIFICATION_WEBHOOK = "NOTIFICATION_WEBHOOK"
     BACKUP_S3_BUCKET = "BACKUP_S3_BUCKET"
+    # Beyond the first release's list: the identity provider, limits and storage of this one.
+    JWT_ISSUER = "JWT_ISSUER"
+    JWT_AUDIENCE = "JWT_AUDIENCE"
+    JWT_ALGORITHM = "JWT_ALGORITHM"
+    JWT_JWKS_URL = "JWT_JWKS_URL"
+    RATE_LIMIT_PER_MINUTE = "RATE_LIMIT_PER_MINUTE"
+    RATE_LIMIT_UNIT = "RATE_LIMIT_UNIT"
+    DRAIN_SECONDS = "DRAIN_SECONDS"
+    SECRETS_DIR = "SECRETS_DIR"
+    MODEL_STORE_URL = "MODEL_STORE_URL"
