@@ -1,0 +1,195 @@
+"""The signals that the three agents see beside the shared trunk.
+
+- MLMI looks at the RSI column only; its units are learned and live in the trunk's first product (`model.ModelWeights`).
+- NWRQK asks what followed the bars that resembled the last one: Nadaraya-Watson regression (Nadaraya 1964, Watson 1964)
+  with a rational quadratic kernel (Rasmussen and Williams 2006, eq. 4.19), at several length scales.
+- Regime compares recent with older bars: maximum mean discrepancy (Gretton et al. 2012, eq. 5, the biased statistic),
+  with a rational quadratic kernel, at several splits, and running moments of the price change.
+
+The functions are compiled for one window of standardised features laid out feature by feature, (13, 48): sixteen bars
+fill one vector register. They are called in a loop over the batch that is compiled too (`kernels.prepare`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+BARS: Final = 48
+FEATURES: Final = 13
+PRICE_CHANGE: Final = 0
+RSI: Final = 4
+
+SIGNAL_WIDTH: Final = 16
+"""Width of each agent's signals; unused places are zero."""
+
+KERNEL_SCALES: Final = 3
+"""Length scales of NWRQK; each gives three signals: estimate, spread and effective number of neighbours."""
+
+SPLITS: Final = (6, 12, 24)
+"""Recent bars of each discrepancy; all other bars of the window are the older ones."""
+
+GROUPS: Final = (0, 24, 36, 42, 48)
+"""Bounds of the groups of bars whose kernel sums give the discrepancy of every split."""
+
+MOMENT_BARS: Final = (6, 12, 24, 48)
+MMD_DIMENSIONS: Final = 4
+
+FloatArray = NDArray[Any]
+
+# Infinities and NaN keep their meaning: an overflow must not turn into a number.
+_fast = numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", nogil=True)
+
+
+@_fast
+def kernel_regression(
+    window: FloatArray, metric: FloatArray, time_metric: float, scales: FloatArray, scratch: FloatArray, out: FloatArray
+) -> None:
+    """Write NWRQK's signals of one window.
+
+    With d_i^2 = sum_f metric_f (x_47,f - x_i,f)^2 + time_metric ((47 - i) / 47)^2 and the rational quadratic kernel of
+    alpha = 1, k_i = 1 / (1 + d_i^2 / (2 l^2)), for each length scale l: the estimate m = sum k_i y_i / sum k_i of the
+    price change y_i that followed bar i (i = 0..46), the spread sqrt(sum k_i y_i^2 / sum k_i - m^2), and the effective
+    share of neighbours (sum k_i)^2 / (47 sum k_i^2).
+
+    Args:
+        window: (13, 48) standardised features.
+        metric: (13,) non-negative weights of the features in the distance.
+        time_metric: non-negative weight of the age of a bar.
+        scales: (K,) positive values of 1 / (2 l^2).
+        scratch: (48,) working space.
+        out: (>= 3 K,) receives estimate, spread, share for each scale.
+    """
+    last = BARS - 1
+    for i in range(BARS):
+        age = np.float32(last - i) * np.float32(1.0 / 47.0)
+        scratch[i] = time_metric * age * age
+    for f in range(FEATURES):
+        weight = metric[f]
+        query = window[f, last]
+        for i in range(BARS):
+            difference = query - window[f, i]
+            scratch[i] += weight * difference * difference
+    one = np.float32(1.0)
+    for s in range(len(scales)):
+        scale = scales[s]
+        total = np.float32(0.0)
+        squares = np.float32(0.0)
+        first = np.float32(0.0)
+        second = np.float32(0.0)
+        for i in range(last):
+            k = one / (one + scratch[i] * scale)
+            y = window[PRICE_CHANGE, i + 1]
+            total += k
+            squares += k * k
+            first += k * y
+            second += k * y * y
+        mean = first / total
+        out[3 * s] = mean
+        out[3 * s + 1] = np.sqrt(max(second / total - mean * mean, np.float32(0.0)))
+        out[3 * s + 2] = total * total / (squares * np.float32(47.0))
+
+
+@_fast
+def _discrepancy_of_split(sums: FloatArray, split: int) -> np.float32:
+    """Combine the kernel sums between groups of bars, (4, 4), into the discrepancy of the last ``split`` bars."""
+    within_recent = np.float32(0.0)
+    between = np.float32(0.0)
+    within_older = np.float32(0.0)
+    for a in range(4):
+        for b in range(4):
+            recent = (GROUPS[a] >= BARS - split) + (GROUPS[b] >= BARS - split)
+            if recent == 2:
+                within_recent += sums[a, b]
+            elif recent == 1:
+                between += sums[a, b]
+            else:
+                within_older += sums[a, b]
+    r = np.float32(split)
+    o = np.float32(BARS) - r
+    # `between` holds both orders of each pair: the factor 2 of the statistic.
+    squared = within_recent / (r * r) - between / (r * o) + within_older / (o * o)
+    return np.float32(np.sqrt(max(squared, np.float32(0.0))))
+
+
+@_fast
+def _project(window: FloatArray, projection: FloatArray, points: FloatArray) -> None:
+    """Write projection @ window, (4, 48)."""
+    for d in range(MMD_DIMENSIONS):
+        points[d, :] = 0.0
+        for f in range(FEATURES):
+            weight = projection[d, f]
+            for i in range(BARS):
+                points[d, i] += weight * window[f, i]
+
+
+@_fast
+def _kernel_sums(points: FloatArray, columns: FloatArray, sums: FloatArray) -> None:
+    """Write the sums of the kernel between all pairs of `GROUPS`, (4, 4), computing each pair of groups once."""
+    one = np.float32(1.0)
+    for a in range(4):
+        start = GROUPS[a]
+        columns[start:] = 0.0
+        for i in range(start, GROUPS[a + 1]):
+            p0, p1, p2, p3 = points[0, i], points[1, i], points[2, i], points[3, i]
+            for j in range(start, BARS):
+                d0 = p0 - points[0, j]
+                d1 = p1 - points[1, j]
+                d2 = p2 - points[2, j]
+                d3 = p3 - points[3, j]
+                columns[j] += one / (one + (d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3))
+        for b in range(a, 4):
+            total = np.float32(0.0)
+            for j in range(GROUPS[b], GROUPS[b + 1]):
+                total += columns[j]
+            sums[a, b] = total
+            sums[b, a] = total
+
+
+@_fast
+def discrepancy(
+    window: FloatArray,
+    projection: FloatArray,
+    points: FloatArray,
+    columns: FloatArray,
+    sums: FloatArray,
+    out: FloatArray,
+) -> None:
+    """Write the maximum mean discrepancy between recent and older bars for each of `SPLITS`.
+
+    MMD = sqrt(max(0, mean k(r, r') - 2 mean k(r, o) + mean k(o, o'))) over recent bars r and older bars o, with
+    k(x, y) = 1 / (1 + |P (x - y)|^2), a rational quadratic kernel on a learned projection P.
+
+    Args:
+        window: (13, 48) standardised features.
+        projection: (4, 13); its scale is the kernel's inverse length scale.
+        points: (4, 48) working space.
+        columns: (48,) working space.
+        sums: (4, 4) working space.
+        out: (>= 3,) receives one discrepancy a split.
+    """
+    _project(window, projection, points)
+    _kernel_sums(points, columns, sums)
+    for s in range(len(SPLITS)):
+        out[s] = _discrepancy_of_split(sums, SPLITS[s])
+
+
+@_fast
+def moments(window: FloatArray, out: FloatArray) -> None:
+    """Write mean and standard deviation of the price change over the last 6, 12, 24 and 48 bars, (>= 8,) in pairs."""
+    total = np.float32(0.0)
+    squares = np.float32(0.0)
+    position = BARS
+    for m in range(len(MOMENT_BARS)):
+        bars = MOMENT_BARS[m]
+        while position > BARS - bars:
+            position -= 1
+            value = window[PRICE_CHANGE, position]
+            total += value
+            squares += value * value
+        mean = total / np.float32(bars)
+        out[2 * m] = mean
+        out[2 * m + 1] = np.sqrt(max(squares / np.float32(bars) - mean * mean, np.float32(0.0)))

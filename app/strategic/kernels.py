@@ -1,0 +1,258 @@
+"""The compiled loops before and after the products: standardise and signals first, distributions and uncertainty last.
+
+One thread works on one block of samples; whoever calls splits a batch over threads. Everything is float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from app.strategic.agents import (
+    BARS,
+    FEATURES,
+    KERNEL_SCALES,
+    MMD_DIMENSIONS,
+    SIGNAL_WIDTH,
+    SPLITS,
+    discrepancy,
+    kernel_regression,
+    moments,
+)
+
+FloatArray = NDArray[Any]
+IntArray = NDArray[np.int64]
+
+ANSWER_COLUMNS: Final = {
+    "action_probabilities": slice(0, 5),
+    "agent_probabilities": slice(5, 20),
+    "agent_weights": slice(20, 23),
+    "confidence": slice(23, 24),
+    "epistemic": slice(24, 25),
+    "aleatoric": slice(25, 26),
+    "regime_probabilities": slice(26, 30),
+    "pattern": slice(30, 43),
+}
+"""Where an answer's fields lie in a row of answers."""
+
+ANSWER_WIDTH: Final = 43
+
+_LOG_9: Final = float(np.log(9.0))
+
+_fast = numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", nogil=True)
+
+
+class InputWeights(NamedTuple):
+    """What `prepare` needs of `model.ModelWeights`, under the same names."""
+
+    center: FloatArray
+    inverse_scale: FloatArray
+    clip: FloatArray
+    metric: FloatArray
+    kernel_scales: FloatArray
+    projection: FloatArray
+
+
+class OutputWeights(NamedTuple):
+    """What `conclude` needs of `model.ModelWeights`, under the same names."""
+
+    actor_weight: FloatArray
+    actor_bias: FloatArray
+    coordinator_weight: FloatArray
+    coordinator_bias: FloatArray
+    uncertainty: FloatArray
+    confidence: FloatArray
+    supports: FloatArray
+
+
+@_fast
+def prepare(matrices: FloatArray, weights: InputWeights, windows: FloatArray, signals: FloatArray) -> None:
+    """Standardise each matrix and compute the signals of NWRQK and Regime.
+
+    Args:
+        matrices: (N, 48, 13) raw features.
+        weights: of the input side.
+        windows: (N, 624) receives the standardised features, feature by feature.
+        signals: (N, 32) receives the signals of NWRQK and Regime, 16 each.
+    """
+    scratch = np.empty(BARS, np.float32)
+    points = np.empty((MMD_DIMENSIONS, BARS), np.float32)
+    columns = np.empty(BARS, np.float32)
+    sums = np.empty((4, 4), np.float32)
+    bound = weights.clip[0]
+    scales = weights.kernel_scales[:KERNEL_SCALES]
+    age = weights.kernel_scales[KERNEL_SCALES]
+    for n in range(matrices.shape[0]):
+        window = windows[n].reshape((FEATURES, BARS))
+        for f in range(FEATURES):
+            shift = weights.center[f]
+            factor = weights.inverse_scale[f]
+            for i in range(BARS):
+                window[f, i] = min(max((matrices[n, i, f] - shift) * factor, -bound), bound)
+        signals[n, :] = 0.0
+        kernel_regression(window, weights.metric, age, scales, scratch, signals[n])
+        discrepancy(window, weights.projection, points, columns, sums, signals[n, SIGNAL_WIDTH:])
+        moments(window, signals[n, SIGNAL_WIDTH + len(SPLITS) :])
+
+
+@_fast
+def add_bias_relu(values: FloatArray, bias: FloatArray, rectified: int) -> None:
+    """Add ``bias`` to the rows of ``values`` in place and clip the first ``rectified`` columns at zero from below."""
+    zero = np.float32(0.0)
+    for n in range(values.shape[0]):
+        for j in range(rectified):
+            values[n, j] = max(values[n, j] + bias[j], zero)
+        for j in range(rectified, values.shape[1]):
+            values[n, j] += bias[j]
+
+
+@_fast
+def _exponential(values: FloatArray, bits: NDArray[np.int32], powers: FloatArray) -> None:
+    """Replace ``values`` by their exponentials: Cephes' expf, written so that a vector unit runs it.
+
+    Args:
+        values: (L,), any L; arguments are bounded to [-87, 87] first.
+        bits: (>= L,) working space.
+        powers: the same memory as ``bits``, seen as float32.
+    """
+    for j in range(len(values)):
+        x = min(max(values[j], np.float32(-87.0)), np.float32(87.0))
+        n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+        r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+        y = np.float32(1.9875691500e-4)
+        y = y * r + np.float32(1.3981999507e-3)
+        y = y * r + np.float32(8.3334519073e-3)
+        y = y * r + np.float32(4.1665795894e-2)
+        y = y * r + np.float32(1.6666665459e-1)
+        y = y * r + np.float32(5.0000001201e-1)
+        values[j] = y * r * r + r + np.float32(1.0)
+        bits[j] = (np.int32(n) + np.int32(127)) << np.int32(23)
+    for j in range(len(values)):
+        values[j] *= powers[j]
+
+
+@_fast
+def _center(logits: FloatArray) -> None:
+    """Subtract the greatest logit, so that no exponential overflows."""
+    top = logits[0]
+    for i in range(1, len(logits)):
+        top = max(top, logits[i])
+    for i in range(len(logits)):
+        logits[i] -= top
+
+
+@_fast
+def _normalise(exponentials: FloatArray, out: FloatArray) -> None:
+    """Write ``exponentials`` divided by their sum."""
+    total = np.float32(0.0)
+    for i in range(len(exponentials)):
+        total += exponentials[i]
+    for i in range(len(exponentials)):
+        out[i] = exponentials[i] / total
+
+
+@_fast
+def _argmax(values: FloatArray) -> int:
+    """Index of the first greatest value."""
+    best = 0
+    for i in range(1, len(values)):
+        if values[i] > values[best]:
+            best = i
+    return best
+
+
+@_fast
+def _linear(units: FloatArray, weight: FloatArray, bias: FloatArray, out: FloatArray) -> None:
+    """Write weight @ units + bias."""
+    for i in range(len(bias)):
+        total = np.float32(0.0)
+        for j in range(len(units)):
+            total += units[j] * weight[i, j]
+        out[i] = total + bias[i]
+
+
+@_fast
+def _variance(roots: FloatArray) -> np.float32:
+    """Mean square of a row of variance roots."""
+    total = np.float32(0.0)
+    for j in range(len(roots)):
+        total += roots[j] * roots[j]
+    return total / np.float32(len(roots))
+
+
+@_fast
+def conclude(
+    heads: FloatArray, variance_roots: FloatArray, weights: OutputWeights, answers: FloatArray, choices: IntArray
+) -> None:
+    """Turn the last products into answers.
+
+    The regime logits are moderated by the variance v of the last layer, softmax(logits / sqrt(1 + c v)) (MacKay 1992,
+    "The evidence framework applied to classification networks"), so that confidence falls where the model knows little.
+
+    Args:
+        heads: (N, 4 A + 17) hidden units before tanh, regime logits, pattern before tanh.
+        variance_roots: (N, D) with a mean square of v in each row.
+        weights: of the output side.
+        answers: (N, 43) receives the columns of `ANSWER_COLUMNS`.
+        choices: (N, 3) receives decision, regime and confidence level.
+    """
+    hidden = weights.actor_weight.shape[2]
+    start = 4 * hidden
+    one = np.float32(1.0)
+    bits = np.empty(heads.shape[1], np.int32)
+    powers = bits.view(np.float32)
+    units = np.empty(heads.shape[1], np.float32)
+    # Logits of the three actors (0-14), the coordinator (15-17), the regime as trained (18-21) and moderated (22-25).
+    logits = np.empty(26, np.float32)
+    expected = np.empty(4, np.float32)
+    steepness = np.float32(_LOG_9) / np.log(max(weights.uncertainty[2] / weights.uncertainty[1], np.float32(1.0001)))
+    for n in range(heads.shape[0]):
+        for j in range(heads.shape[1]):
+            units[j] = np.float32(2.0) * min(max(heads[n, j], np.float32(-10.0)), np.float32(10.0))
+        _exponential(units, bits, powers)
+        for j in range(heads.shape[1]):
+            units[j] = (units[j] - one) / (units[j] + one)
+
+        variance = _variance(variance_roots[n])
+        moderation = one / np.sqrt(one + weights.uncertainty[0] * variance)
+        for a in range(3):
+            part = logits[5 * a : 5 * a + 5]
+            _linear(units[a * hidden : (a + 1) * hidden], weights.actor_weight[a], weights.actor_bias[a], part)
+            _center(part)
+        _linear(units[3 * hidden : start], weights.coordinator_weight, weights.coordinator_bias, logits[15:18])
+        _center(logits[15:18])
+        logits[18:22] = heads[n, start : start + 4]
+        _center(logits[18:22])
+        for r in range(4):
+            logits[22 + r] = logits[18 + r] * moderation
+        _exponential(logits, bits, powers)
+
+        row = answers[n]
+        _normalise(logits[15:18], row[20:23])
+        row[0:5] = 0.0
+        for a in range(3):
+            _normalise(logits[5 * a : 5 * a + 5], row[5 + 5 * a : 10 + 5 * a])
+            for i in range(5):
+                row[i] += row[20 + a] * row[5 + 5 * a + i]
+        _normalise(logits[18:22], expected)
+        _normalise(logits[22:26], row[26:30])
+        decision = _argmax(row[0:5])
+        entropy = np.float32(0.0)
+        right = np.float32(0.0)
+        for r in range(4):
+            entropy -= expected[r] * np.log(max(expected[r], np.float32(1e-30)))
+            right += weights.supports[decision, r] * row[26 + r]
+        right = min(max(right, np.float32(1e-6)), np.float32(1.0 - 1e-6))
+        logit = weights.confidence[0] * np.log(right / (one - right)) + weights.confidence[1]
+        row[23] = one / (one + np.exp(-logit))
+        # A logistic curve in log v: 0.1 at the median of training, 0.5 at its 99th percentile.
+        distance = np.log(max(variance, np.float32(1e-12)) / weights.uncertainty[2])
+        row[24] = one / (one + np.exp(-steepness * distance))
+        row[25] = min(max(entropy / np.float32(np.log(4.0)), np.float32(0.0)), one)
+        row[30:43] = units[start + 4 : start + 17]
+        choices[n, 0] = decision
+        choices[n, 1] = _argmax(row[26:30])
+        choices[n, 2] = (row[23] < np.float32(0.8)) + (row[23] < np.float32(0.5))
