@@ -25,7 +25,7 @@ def rsi(close: NDArray[np.float64], period: int = 14) -> NDArray[np.float64]:
 
 
 def macd(close: NDArray[np.float64], fast: int = 12, slow: int = 26) -> NDArray[np.float64]:
-    """MACD line (Appel 1979), EMA(fast) - EMA(slow), in currency: shape of ``close`` ``(..., T)``; 0 before ``slow - 1``."""
+    """MACD line (Appel 1979), EMA(fast) - EMA(slow), in currency, shape of ``close``; 0 before row ``slow - 1``."""
     _check_period(fast)
     if slow <= fast:
         raise ValueError(f"the slow period must exceed the fast one, not {slow} and {fast}")
@@ -78,7 +78,7 @@ def rsi_series(close: Series, period: int, out: Series) -> None:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def macd_series(close: Series, fast: int, slow: int, out: Series) -> None:
-    """MACD line of one series into ``out``; simple means that end at row ``slow - 1`` seed both averages, as in TA-Lib."""
+    """MACD line of one series into ``out``; simple means that end at row ``slow - 1`` seed both, as in TA-Lib."""
     length = len(close)
     for t in range(min(slow - 1, length)):
         out[t] = 0.0
