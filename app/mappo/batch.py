@@ -1,0 +1,34 @@
+"""What the losses read: experience laid out agent by agent, as the networks take it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """N environment steps of A agents."""
+
+    actor_inputs: Tensor
+    """(A, N, inputs)."""
+    actions: Tensor
+    """(A, N, 1) int64."""
+    old_log_probs: Tensor
+    """(A, N, 1)."""
+    advantages: Tensor
+    """(A, N, 1), normalised."""
+    critic_inputs: Tensor
+    """(1, N, joint features)."""
+    old_values: Tensor
+    """(1, N, A), normalised."""
+    targets: Tensor
+    """(1, N, A) returns, normalised."""
+
+    def select(self, steps: Tensor) -> Batch:
+        """The environment steps with these indices."""
+        return Batch(*(tensor.index_select(1, steps) for tensor in self))
+
+    def clone(self) -> Batch:
+        """A copy that shares no memory."""
+        return Batch(*(tensor.clone() for tensor in self))
