@@ -1,0 +1,241 @@
+"""CrossGuard's analyzer over the pack's rules.
+
+``pulumi_policy`` brings the metadata, the configuration and the protocol. Its servicer decodes every message once per
+policy: with this pack 0.1 s for one resource and tens of seconds for the estate. This one decodes a message once for
+all rules.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections import defaultdict
+from concurrent import futures
+
+import grpc
+from pulumi.runtime import proto
+from pulumi.runtime.proto import analyzer_pb2_grpc
+from pulumi_policy import (
+    EnforcementLevel,
+    Policy,
+    PolicyComplianceFramework,
+    PolicyConfigSchema,
+    ResourceValidationPolicy,
+    StackValidationPolicy,
+)
+from pulumi_policy import Severity as PackSeverity
+from pulumi_policy.policy import _PolicyAnalyzerServicer
+
+from policy.model import Estate, Resource
+from policy.report import REPORT_POLICY, counts_json, counts_text
+from policy.rule import Level, Outcome, Rule
+from policy.settings import RuleSettings, SettingsError, rule_schema, settings_of
+from policy.verdict import ANY_TYPE, Judge, Report, Tally, Verdict, subjects
+from policy.wire import Message, resource_of, struct_value
+
+PACK = "grandmodel"
+VERSION = "1.0.0"
+UNDECIDED_PREFIX = "undecided: "
+_MAX_MESSAGE_BYTES = 400 * 1024 * 1024  # the engine's own limit
+_REPORT_SCHEMA = {
+    "format": {
+        "type": "string",
+        "enum": ["text", "json"],
+        "default": "text",
+        "description": "json: the counts as one JSON line, for programs",
+    }
+}
+
+
+def _unused(*_: object) -> None:
+    """Stands for a policy's own validation: ``EstateAnalyzer`` judges."""
+
+
+def policy_of(rule: Rule) -> Policy:
+    """What the engine and Pulumi Cloud are told of ``rule``."""
+    kind = ResourceValidationPolicy if rule.scope == "resource" else StackValidationPolicy
+    return kind(
+        name=rule.id,
+        description=f"{rule.title}. {rule.reason}",
+        validate=_unused,
+        enforcement_level=EnforcementLevel(rule.level),
+        config_schema=PolicyConfigSchema(properties=rule_schema(rule)),
+        display_name=rule.title,
+        severity=PackSeverity(rule.severity),
+        framework=PolicyComplianceFramework(name="; ".join(rule.controls)) if rule.controls else None,
+        remediation_steps=rule.remedy,
+        url=rule.url,
+    )
+
+
+def report_policy() -> Policy:
+    """The policy under whose name the counts are reported."""
+    return StackValidationPolicy(
+        name=REPORT_POLICY,
+        description="How many checks passed, were violated, undecided, waived or not applicable",
+        validate=_unused,
+        enforcement_level=EnforcementLevel.ADVISORY,
+        config_schema=PolicyConfigSchema(properties=_REPORT_SCHEMA),
+    )
+
+
+class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its package is in the pack's environment only
+    """Answers the engine's questions for one preview or update."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        policies = [*map(policy_of, rules), report_policy()]
+        super().__init__(PACK, VERSION, policies, EnforcementLevel.MANDATORY, None, "The estate's controls")
+        self._rules = {rule.id: rule for rule in rules}
+        self._resource_rules = [rule for rule in rules if rule.scope == "resource"]
+        self._judge = Judge.of(rules)
+        self._format = "text"
+        self._lock = threading.Lock()
+        self._seen: dict[str, dict[str, list[Verdict]]] = {}
+
+    def Configure(self, request: Message, context: Message) -> Message:  # noqa: N802 - the protocol's name
+        """Take the levels, waivers and parameters of the stack."""
+        answer = super().Configure(request, context)
+        settings: dict[str, RuleSettings] = {}
+        try:
+            for name, given in request.policyConfig.items():
+                properties = struct_value(given.properties)
+                if name == REPORT_POLICY:
+                    self._format = str(properties.get("format", "text"))
+                elif name in self._rules:
+                    level = self._convert_enforcement_level(given.enforcementLevel)
+                    settings[name] = settings_of(self._rules[name], {**properties, "enforcementLevel": _level(level)})
+        except SettingsError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self._judge = Judge.of(self._rules.values(), settings)
+        return answer
+
+    def Analyze(self, request: Message, _context: Message) -> Message:  # noqa: N802 - the protocol's name
+        """Judge one resource by its inputs, before it is created or changed."""
+        resource = resource_of(request)
+        response = proto.AnalyzeResponse()
+        verdicts = self._judge_alone(resource)
+        with self._lock:
+            self._seen[resource.urn] = verdicts
+        for rule in self._resource_rules:
+            found = verdicts.get(rule.id, [])
+            if all(verdict.outcome is Outcome.NOT_APPLICABLE for verdict in found):
+                response.not_applicable.append(
+                    proto.PolicyNotApplicable(policy_name=rule.id, reason=found[0].what if found else "")
+                )
+            response.diagnostics.extend(_diagnostic(verdict) for verdict in found if _is_told(verdict))
+        return response
+
+    def AnalyzeStack(self, request: Message, _context: Message) -> Message:  # noqa: N802 - the protocol's name
+        """Judge all resources together by their outputs; report these counts and those of every ``Analyze`` before."""
+        estate = Estate(
+            tuple(
+                resource_of(
+                    message,
+                    parent=message.parent or None,
+                    dependencies=message.dependencies,
+                    property_dependencies=message.propertyDependencies,
+                )
+                for message in request.resources
+            )
+        )
+        with self._lock:
+            seen, self._seen = self._seen, {}
+        # A resource that the engine did not ask about on its own (nothing changed, or an older engine) is judged here.
+        unasked = {r.urn: self._judge_alone(r) for r in estate.resources if r.urn not in seen}
+        response = proto.AnalyzeResponse()
+        tally = Tally()
+        told: list[Verdict] = [
+            verdict for verdicts in unasked.values() for found in verdicts.values() for verdict in found
+        ]
+        by_rule: dict[str, list[list[Verdict]]] = defaultdict(list)
+        for verdicts in (*seen.values(), *unasked.values()):
+            for rule_id, found in verdicts.items():
+                by_rule[rule_id].append(found)
+        for rule in self._enabled():
+            tally.start(rule)
+            if rule.scope == "stack":
+                answers = [self._judge.verdicts_on(rule, resource, estate) for resource in subjects(rule, estate)]
+                told.extend(verdict for found in answers for verdict in found)
+                by_rule[rule.id] = answers
+                if all(v.outcome is Outcome.NOT_APPLICABLE for found in answers for v in found):
+                    response.not_applicable.append(proto.PolicyNotApplicable(policy_name=rule.id, reason=""))
+            for found in by_rule[rule.id]:
+                tally.add(rule, found)
+        for verdict in self._judge.expired_waivers():
+            tally.add(verdict.rule, [verdict])
+            told.append(verdict)
+        response.diagnostics.extend(_diagnostic(verdict) for verdict in told if _is_told(verdict))
+        response.diagnostics.append(self._counts(tally.report(len(estate.resources))))
+        return response
+
+    def _enabled(self) -> list[Rule]:
+        return [rule for rule in self._judge.rules if self._judge.settings[rule.id].level is not Level.DISABLED]
+
+    def _judge_alone(self, resource: Resource) -> dict[str, list[Verdict]]:
+        estate = Estate((resource,))
+        return {
+            rule.id: self._judge.verdicts_on(rule, resource, estate)
+            for rule in self._resource_rules
+            if (resource.type in rule.types or ANY_TYPE in rule.types)
+            and self._judge.settings[rule.id].level is not Level.DISABLED
+        }
+
+    def _counts(self, report: Report) -> Message:
+        message = (
+            json.dumps(counts_json(report), separators=(",", ":")) if self._format == "json" else counts_text(report)
+        )
+        return proto.AnalyzeDiagnostic(
+            policyName=REPORT_POLICY,
+            policyPackName=PACK,
+            policyPackVersion=VERSION,
+            description="The pack's counts",
+            message=message,
+            enforcementLevel=proto.ADVISORY,
+        )
+
+
+def _level(level: EnforcementLevel) -> str:
+    return "mandatory" if level is EnforcementLevel.REMEDIATE else str(level.value)
+
+
+def _is_told(verdict: Verdict) -> bool:
+    return verdict.outcome in (Outcome.VIOLATED, Outcome.UNDECIDED)
+
+
+def _diagnostic(verdict: Verdict) -> Message:
+    """An undecided verdict never blocks, as with every pack, but says that it could not look."""
+    violated = verdict.outcome is Outcome.VIOLATED
+    mandatory = violated and verdict.level is Level.MANDATORY
+    rule = verdict.rule
+    message = (
+        f"{rule.title}: {verdict.what}. Why: {rule.reason} Mend: {rule.remedy} See {rule.url}"
+        if violated
+        else f"{UNDECIDED_PREFIX}{rule.title}: {verdict.what}"
+    )
+    return proto.AnalyzeDiagnostic(
+        policyName=rule.id,
+        policyPackName=PACK,
+        policyPackVersion=VERSION,
+        description=rule.title,
+        message=message,
+        urn=verdict.urn,
+        enforcementLevel=proto.MANDATORY if mandatory else proto.ADVISORY,
+        severity=proto.PolicySeverity.Value(f"POLICY_SEVERITY_{rule.severity.upper()}"),
+    )
+
+
+def serve(rules: tuple[Rule, ...]) -> None:
+    """Serve the analyzer on a free loopback port and print the port, as the engine expects, until stopped."""
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)]
+    )
+    analyzer_pb2_grpc.add_AnalyzerServicer_to_server(EstateAnalyzer(rules), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    try:
+        server.wait_for_termination()
+    except KeyboardInterrupt:
+        server.stop(grace=None)
