@@ -1,0 +1,103 @@
+"""Series that every service exports, and the text that ``/metrics`` answers with.
+
+With several worker processes the values live in files that all share (``PROMETHEUS_MULTIPROC_DIR``, set by
+``server.serve``); a scrape of any worker then answers for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+
+from app import contract
+
+MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+LATENCY_BUCKETS: Final = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0,
+)  # fmt: skip
+
+HTTP_REQUESTS: Final = Counter(
+    contract.METRIC_HTTP_REQUESTS, "Requests answered, by route and status.", ("method", "route", "status")
+)
+HTTP_DURATION: Final = Histogram(
+    contract.METRIC_HTTP_DURATION,
+    "Seconds from the request's first byte to its answer's last, by route.",
+    ("method", "route"),
+    buckets=LATENCY_BUCKETS,
+)
+HTTP_IN_FLIGHT: Final = Gauge(
+    contract.METRIC_HTTP_IN_FLIGHT, "Requests being answered now.", multiprocess_mode="livesum"
+)
+DEPENDENCY_UP: Final = Gauge(
+    contract.METRIC_DEPENDENCY_UP,
+    "1 while the part that the service needs is there, else 0.",
+    ("dependency",),
+    multiprocess_mode="livemin",
+)
+RATE_LIMITED: Final = Counter(contract.METRIC_RATE_LIMITED, "Requests refused because the client's minute was used up.")
+AUTHENTICATION_FAILURES: Final = Counter(
+    contract.METRIC_AUTHENTICATION_FAILURES, "Requests refused with 401 or 403.", ("status",)
+)
+POOL_CONNECTIONS: Final = Gauge(
+    contract.METRIC_DATABASE_POOL_CONNECTIONS,
+    "Database connections by state (used, idle).",
+    ("state",),
+    multiprocess_mode="livesum",
+)
+POOL_WAITING: Final = Gauge(
+    contract.METRIC_DATABASE_POOL_WAITING, "Requests that wait for a database connection.", multiprocess_mode="livesum"
+)
+AUDIT_BACKLOG: Final = Gauge(
+    contract.METRIC_AUDIT_BACKLOG, "Audit lines not yet written to the log.", multiprocess_mode="livesum"
+)
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a series each that nobody reads
+
+
+class RouteMetrics:
+    """Children of the request series, looked up once for each route and status."""
+
+    def __init__(self) -> None:
+        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._counts: dict[tuple[str, str, int], Counter] = {}
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request.
+
+        Args:
+            method: of the request; anything unusual counts as ``OTHER``.
+            route: the path's template, never the path itself.
+            status: of the answer.
+            seconds: the request took.
+        """
+        count = self._counts.get((method, route, status))
+        if count is None:
+            count = self._counts[method, route, status] = HTTP_REQUESTS.labels(method, route, str(status))
+        count.inc()
+        duration = self._durations.get((method, route))
+        if duration is None:
+            duration = self._durations[method, route] = HTTP_DURATION.labels(method, route)
+        duration.observe(seconds)
+
+
+def render_metrics() -> tuple[bytes, str]:
+    """The exposition text of this process, or of all workers, and its content type."""
+    if os.environ.get(MULTIPROCESS_VARIABLE):
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
