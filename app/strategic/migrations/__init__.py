@@ -1,0 +1,1 @@
+"""Revisions of ``strategic_db``: ``s<number>_<what>.py`` with its SQL beside it."""
