@@ -156,7 +156,7 @@ class Edge:
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
         exchange = _Exchange(send, request_id, ((b"x-request-id", request_id.encode()),))
-        metrics.HTTP_IN_FLIGHT.inc()
+        self._runtime.in_flight += 1
         route = "unmatched"
         try:
             route = await self._serve(scope, receive, headers, exchange)
@@ -169,7 +169,7 @@ class Edge:
             route = self._route_name(scope)
             await self._fail(exchange, error)
         finally:
-            metrics.HTTP_IN_FLIGHT.dec()
+            self._runtime.in_flight -= 1
             self._finish(scope, exchange, route)
 
     async def _serve(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], exchange: _Exchange) -> str:

@@ -51,6 +51,9 @@ class Runtime:
     """Set when the service was told to stop: streams end, readiness fails, requests in flight finish."""
     started: bool = False
     """Set when warm-up is over."""
+    in_flight: int = 0
+    """Requests being answered now."""
+    _sampler: asyncio.Task[None] | None = None
     _durable_until: float = 0.0
 
     async def open(self) -> None:
@@ -59,9 +62,12 @@ class Runtime:
         await self.database.open()
         await self.cache.open()
         await self.revocation.open()
+        self._sampler = asyncio.create_task(self._keep_sampling(), name="metrics-sampler")
 
     async def close(self) -> None:
         """Release everything; the audit log last."""
+        if self._sampler is not None:
+            self._sampler.cancel()
         for part in (self.revocation, self.cache, self.database):
             with contextlib.suppress(Exception):
                 await part.close()
@@ -117,6 +123,13 @@ class Runtime:
         metrics.POOL_CONNECTIONS.labels("idle").set(idle)
         metrics.POOL_WAITING.set(statistics.get("requests_waiting", 0))
         metrics.AUDIT_BACKLOG.set(self.audit.backlog)
+        metrics.HTTP_IN_FLIGHT.set(self.in_flight)
+
+    async def _keep_sampling(self) -> None:
+        """With several workers a scrape reaches one of them; the others' gauges must be fresh all the same."""
+        while True:
+            self.sample_metrics()
+            await asyncio.sleep(1.0)
 
     async def _not_durable(self) -> str | None:
         if time.monotonic() < self._durable_until:
