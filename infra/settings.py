@@ -1,7 +1,7 @@
 """What a stack may configure: typed, closed, and checked as a whole before the first resource is registered.
 
-The keys live under ``grandmodel:`` in ``Pulumi.<stack>.yaml`` and are declared, with defaults, in ``Pulumi.yaml``. What
-differs between stacks by nature (zones of NAT, retention, protection) is data in :mod:`infra.stacks`, not configuration.
+The keys live under ``grandmodel:`` in ``Pulumi.<stack>.yaml`` and are declared, with defaults, in ``Pulumi.yaml``.
+What differs between stacks by nature (NAT, retention, protection) is data in :mod:`infra.stacks`, not configuration.
 """
 
 from __future__ import annotations
