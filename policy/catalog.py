@@ -3,6 +3,33 @@
 from __future__ import annotations
 
 from policy.rule import Rule
-from policy.rules import at_rest, transport
+from policy.rules import (
+    at_rest,
+    compute,
+    data_stores,
+    exposure,
+    identity,
+    monitoring,
+    network,
+    resilience,
+    storage,
+    supply,
+    transport,
+)
 
-RULES: tuple[Rule, ...] = (*transport.RULES, *at_rest.RULES)
+CONCERNS = {
+    "Transport": transport.RULES,
+    "At rest": at_rest.RULES,
+    "Exposure": exposure.RULES,
+    "Network": network.RULES,
+    "Identity": identity.RULES,
+    "Compute": compute.RULES,
+    "Data stores": data_stores.RULES,
+    "Storage, images and secrets": storage.RULES,
+    "Resilience": resilience.RULES,
+    "Monitoring": monitoring.RULES,
+    "Supply and cost": supply.RULES,
+}
+"""The rules by concern, in the order of the documentation."""
+
+RULES: tuple[Rule, ...] = tuple(rule for rules in CONCERNS.values() for rule in rules)

@@ -250,6 +250,9 @@ class Resource:
         return self.urn.split("::", 1)[0].rpartition(":")[2]
 
 
+_IDENTITIES = ("id", "arn", "url", "name", "bucket", "keyId", "identifier", "replicationGroupId")
+
+
 @dataclass(frozen=True, eq=False)
 class Estate:
     """All resources that are judged together, indexed so that a rule's cost does not grow with the estate."""
@@ -275,12 +278,16 @@ class Estate:
         for resource in self.resources:
             identities = {
                 resource.id,
-                *(resource.node.raw(key) for key in ("id", "arn", "url", "name", "bucket", "keyId")),
+                *(resource.node.raw(key) for key in _IDENTITIES),
             }
             for identity in identities:
                 if isinstance(identity, str) and identity:
                     found.setdefault(identity, []).append(resource)
         return {identity: tuple(resources) for identity, resources in found.items()}
+
+    def named(self, path: str, name: str) -> tuple[Resource, ...]:
+        """The resources whose property at ``path`` is ``name``."""
+        return tuple(r for r in self._by_identity.get(name, ()) if r.node.raw(path) == name)
 
     def of(self, *types: str) -> list[Resource]:
         """The resources of these types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -79,6 +80,10 @@ class Case:
         return self.resource.node
 
 
+Scope = Literal["resource", "stack"]
+
+_SECURITY_HUB = re.compile(r"[A-Z][A-Za-z0-9]*\.\d+")
+
 Check = Callable[[Case], Iterable[Finding]]
 
 
@@ -96,7 +101,9 @@ class Rule:
         scope: ``resource`` where one resource decides, ``stack`` where others are needed.
         severity: how much harm a violation does.
         level: what a violation does to a deployment, unless the configuration says otherwise.
-        controls: the public controls it answers, as in ``checkov CKV_AWS_16`` or ``FSBP RDS.3``.
+        controls: the public controls it answers: checkov's (``CKV_AWS_16``), Security Hub's (``RDS.3``), ``CIS-AWS
+        2.3.1``,
+            kubescape's (``C-0016``), ``PSS restricted``, ``NSA/CISA pod security`` or a linter's by name.
         parameters: JSON schema of what can be configured, each with a default.
         stacks: patterns of the stacks it holds for, unless the configuration says otherwise.
     """
@@ -108,7 +115,7 @@ class Rule:
     types: tuple[str, ...]
     check: Check
     severity: Severity
-    scope: Literal["resource", "stack"] = "resource"
+    scope: Scope = "resource"
     level: Level = Level.MANDATORY
     controls: tuple[str, ...] = ()
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -118,13 +125,13 @@ class Rule:
     def url(self) -> str:
         """Where to read on: the public control's page, or the pack's own table."""
         for control in self.controls:
-            family, _, name = control.partition(" ")
-            if family == "FSBP":
-                service, _, _ = name.lower().partition(".")
-                anchor = name.lower().replace(".", "-")
+            if _SECURITY_HUB.fullmatch(control):
+                service = control.partition(".")[0].lower()
+                anchor = control.lower().replace(".", "-")
                 return f"https://docs.aws.amazon.com/securityhub/latest/userguide/{service}-controls.html#{anchor}"
-            if family == "PSS":
-                return f"https://kubernetes.io/docs/concepts/security/pod-security-standards/#{name}"
+            if control.startswith("PSS "):
+                profile = control.partition(" ")[2]
+                return f"https://kubernetes.io/docs/concepts/security/pod-security-standards/#{profile}"
         return f"docs/policies.md#{self.id}"
 
     @property
