@@ -13,6 +13,8 @@ ACTIONS: Final = ("STRONG_SELL", "SELL", "HOLD", "BUY", "STRONG_BUY")
 AGENTS: Final = ("MLMI", "NWRQK", "Regime")
 REGIMES: Final = ("BULL", "BEAR", "SIDEWAYS", "VOLATILE")
 PATTERN_SIZE: Final = 13
+EDGES: Final = 3
+"""Sides on which the next bar pays: SHORT, NONE, LONG."""
 
 HIGH_CONFIDENCE: Final = 0.8
 MEDIUM_CONFIDENCE: Final = 0.5
@@ -38,12 +40,13 @@ class Decisions:
         decision: (N,) int64, the index in `ACTIONS` of the most probable action.
         agent_probabilities: (N, 3, 5), agent by `AGENTS`, then action; each distribution sums to 1.
         agent_weights: (N, 3), how far the coordinator trusts each agent; rows sum to 1.
-        confidence: (N,) in [0, 1], calibrated probability that the regime is one in which the decision's side is right
-            (buying in BULL, selling in BEAR, holding in SIDEWAYS or VOLATILE).
+        confidence: (N,) in [0, 1], calibrated probability that the decision is on the right side: the next bar's true
+            expected return is above 0.05 % when buying, below -0.05 % when selling, between them when holding.
         level: (N,) int64, index in `LEVELS`.
         epistemic: (N,) in [0, 1], ignorance of the model: 0.1 at the median of its training data, 0.5 at their 99th
             percentile, near 1 far away from them.
-        aleatoric: (N,) in [0, 1], noise of the market: entropy of the regime posterior over its maximum, log 4.
+        aleatoric: (N,) in [0, 1], noise of the market: entropy of what the model expects the right side to be (sell,
+            hold, buy) over its maximum, log 3.
         regime_probabilities: (N, 4) over `REGIMES`, calibrated; rows sum to 1.
         regime: (N,) int64, index in `REGIMES` of the most probable regime.
         regime_confidence: (N,), its probability.

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Self
+from queue import SimpleQueue
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.strategic.agents import BARS, FEATURES, SIGNAL_WIDTH
+from app.strategic.agents import BARS, FEATURES
 from app.strategic.answers import Decisions
-from app.strategic.kernels import ANSWER_COLUMNS, ANSWER_WIDTH, conclude, prepare
+from app.strategic.kernels import ANSWER_COLUMNS, ANSWER_WIDTH
 from app.strategic.model import DEFAULT_MODEL, ModelError, StrategicModel, load_model
-from app.strategic.runtime import Backend, BlasBackend, RuntimeReport
+from app.strategic.runtime import TOLERANCE, Lane, Precision, RuntimeReport, choose, measure_error
 
 Float32 = NDArray[np.float32]
-Precision = Literal["auto", "float32", "bfloat16"]
+IntArray = NDArray[np.int64]
 
-BLOCK = 128
-TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-3}
+SHARED_FROM: Final = 64
+"""Smallest batch that more than one thread shares: below it the hand-over costs more than it saves."""
 
 
 class Engine:
@@ -29,41 +30,55 @@ class Engine:
     """
 
     def __init__(self, model: StrategicModel, *, threads: int = 1, precision: Precision = "auto") -> None:
+        """Choose the runtime for a model that is already in memory; arguments and errors as for `load`."""
+        if threads < 1:
+            raise ValueError(f"threads is {threads}, expected at least 1")
+        lanes, self.runtime = choose(model, threads=threads, precision=precision)
         self.model = model
         self.threads = threads
-        self.precision = precision
+        self.precision: Precision = precision
+        self._lanes: SimpleQueue[Lane] = SimpleQueue()
+        for lane in lanes:
+            self._lanes.put(lane)
         self._pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="engine") if threads > 1 else None
-        self.runtime = RuntimeReport("blas", "float32", threads, (), 0.0, {}, {})
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT_MODEL, *, threads: int = 1, precision: Precision = "auto") -> Self:
-        """Load a model file, choose the fastest backend that agrees with its recorded answers, and compile.
+        """Load a model file, compile, and choose the fastest backend that reproduces its recorded answers.
 
         Args:
             path: of the model file; the shipped model by default.
             threads: that share one batch, at least 1.
-            precision: "float32", "bfloat16", or "auto" for the faster of those whose answers agree.
+            precision: of the products: "float32", or "bfloat16" or "auto" to allow bfloat16 where the CPU has it and the
+                answers stay within 0.005 of float32.
 
         Raises:
-            ModelError: The file is not a sound model, or its recorded answers are not reproduced.
+            ModelError: The file is not a sound model, or no backend reproduces its recorded answers.
+            ValueError: ``threads`` is below 1.
         """
-        engine = cls(load_model(Path(path)), threads=threads, precision=precision)
-        engine.check()
-        return engine
+        return cls(load_model(Path(path)), threads=threads, precision=precision)
 
     @property
     def version(self) -> str:
         """Version of the model that answers."""
         return self.model.version
 
+    @property
+    def runtime_report(self) -> RuntimeReport:
+        """What was chosen at start-up and why."""
+        return self.runtime
+
     def check(self) -> float:
-        """Answer the model's probe and return the greatest difference from its recorded answers.
+        """Answer the model's probe again and return the greatest difference from its recorded answers.
 
         Raises:
             ModelError: The difference exceeds the tolerance of the precision.
         """
-        answers, _ = self._compute(self.model.probe.matrices)
-        error = float(np.abs(answers - self.model.probe.answers).max())
+        lane = self._lanes.get()
+        try:
+            error = measure_error(lane, self.model.probe)
+        finally:
+            self._lanes.put(lane)
         if not error <= TOLERANCE[self.runtime.precision]:
             raise ModelError(f"model {self.version}: recorded answers are missed by {error:.2g}")
         return error
@@ -72,7 +87,8 @@ class Engine:
         """Answer a batch.
 
         Args:
-            matrices: (N, 48, 13) finite float32, N >= 0, features in the order of DESIGN section 6.
+            matrices: (N, 48, 13) finite float32, N >= 0; bars in order of time, features in the order of
+                `app.market.features.STRATEGIC_FEATURES`.
 
         Raises:
             ValueError: Another shape.
@@ -80,38 +96,46 @@ class Engine:
         if matrices.ndim != 3 or matrices.shape[1:] != (BARS, FEATURES):
             raise ValueError(f"matrices have shape {matrices.shape}, expected (N, {BARS}, {FEATURES})")
         answers, choices = self._compute(np.ascontiguousarray(matrices, dtype=np.float32))
-        columns = {name: answers[:, where] for name, where in ANSWER_COLUMNS.items()}
-        regime_probabilities = columns["regime_probabilities"]
-        regime = choices[:, 1]
+        columns = ANSWER_COLUMNS
+        regime_probabilities = answers[:, columns["regime_probabilities"]]
         return Decisions(
-            action_probabilities=columns["action_probabilities"],
+            action_probabilities=answers[:, columns["action_probabilities"]],
             decision=choices[:, 0],
-            agent_probabilities=columns["agent_probabilities"].reshape(-1, 3, 5),
-            agent_weights=columns["agent_weights"],
-            confidence=columns["confidence"][:, 0],
+            agent_probabilities=answers[:, columns["agent_probabilities"]].reshape(-1, 3, 5),
+            agent_weights=answers[:, columns["agent_weights"]],
+            confidence=answers[:, 23],
             level=choices[:, 2],
-            epistemic=columns["epistemic"][:, 0],
-            aleatoric=columns["aleatoric"][:, 0],
+            epistemic=answers[:, 24],
+            aleatoric=answers[:, 25],
             regime_probabilities=regime_probabilities,
-            regime=regime,
-            regime_confidence=regime_probabilities.max(axis=1, initial=0.0),
-            pattern=columns["pattern"],
+            regime=choices[:, 1],
+            regime_confidence=regime_probabilities.max(axis=1),
+            pattern=answers[:, columns["pattern"]],
             model_version=self.model.version,
         )
 
-    def _compute(self, matrices: Float32) -> tuple[Float32, NDArray[np.int64]]:
-        answers = np.empty((len(matrices), ANSWER_WIDTH), np.float32)
-        choices = np.empty((len(matrices), 3), np.int64)
-        backend = BlasBackend(self.model.weights, BLOCK)
-        for start in range(0, len(matrices), BLOCK):
-            block = slice(start, start + BLOCK)
-            self._block(backend, matrices[block], answers[block], choices[block])
+    def answers(self, matrices: Float32) -> Float32:
+        """The answers as rows of `kernels.ANSWER_COLUMNS`, (N, 43)."""
+        return self._compute(np.ascontiguousarray(matrices, dtype=np.float32))[0]
+
+    def _compute(self, matrices: Float32) -> tuple[Float32, IntArray]:
+        count = len(matrices)
+        answers = np.empty((count, ANSWER_WIDTH), np.float32)
+        choices = np.empty((count, 3), np.int64)
+        if self._pool is None or count < SHARED_FROM:
+            self._answer(matrices, answers, choices)
+            return answers, choices
+        share = -(-count // self.threads)
+        parts = [slice(start, start + share) for start in range(0, count, share)]
+        others = [self._pool.submit(self._answer, matrices[part], answers[part], choices[part]) for part in parts[1:]]
+        self._answer(matrices[parts[0]], answers[parts[0]], choices[parts[0]])
+        for other in others:
+            other.result()
         return answers, choices
 
-    def _block(self, backend: Backend, matrices: Float32, answers: Float32, choices: NDArray[np.int64]) -> None:
-        weights = self.model.weights
-        windows = np.empty((len(matrices), BARS * FEATURES), np.float32)
-        signals = np.empty((len(matrices), 2 * SIGNAL_WIDTH), np.float32)
-        prepare(matrices, weights.input_weights(), windows, signals)
-        heads, roots = backend.products(windows, signals)
-        conclude(heads, roots, weights.output_weights(), answers, choices)
+    def _answer(self, matrices: Float32, answers: Float32, choices: IntArray) -> None:
+        lane = self._lanes.get()
+        try:
+            lane.answer(matrices, answers, choices)
+        finally:
+            self._lanes.put(lane)

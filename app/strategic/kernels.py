@@ -65,7 +65,6 @@ class OutputWeights(NamedTuple):
     coordinator_bias: FloatArray
     uncertainty: FloatArray
     confidence: FloatArray
-    supports: FloatArray
 
 
 @_fast
@@ -189,11 +188,12 @@ def conclude(
 ) -> None:
     """Turn the last products into answers.
 
-    The regime logits are moderated by the variance v of the last layer, softmax(logits / sqrt(1 + c v)) (MacKay 1992,
-    "The evidence framework applied to classification networks"), so that confidence falls where the model knows little.
+    The logits of regime and edge are moderated by the variance v of the last layer, softmax(logits sqrt((1 + c m) / (1 + c v)))
+    (MacKay 1992, "The evidence framework applied to classification networks"; m is the median of v, where they were
+    calibrated), so that confidence falls where the model knows little.
 
     Args:
-        heads: (N, 4 A + 17) hidden units before tanh, regime logits, pattern before tanh.
+        heads: (N, 4 A + 20) hidden units before tanh, regime logits, edge logits, pattern before tanh.
         variance_roots: (N, D) with a mean square of v in each row.
         weights: of the output side.
         answers: (N, 43) receives the columns of `ANSWER_COLUMNS`.
@@ -205,9 +205,10 @@ def conclude(
     bits = np.empty(heads.shape[1], np.int32)
     powers = bits.view(np.float32)
     units = np.empty(heads.shape[1], np.float32)
-    # Logits of the three actors (0-14), the coordinator (15-17), the regime as trained (18-21) and moderated (22-25).
-    logits = np.empty(26, np.float32)
-    expected = np.empty(4, np.float32)
+    # Logits of the three actors (0-14), the coordinator (15-17), regime (18-21), edge (22-24), edge unmoderated (25-27).
+    logits = np.empty(28, np.float32)
+    edge = np.empty(3, np.float32)
+    noise = np.empty(3, np.float32)
     steepness = np.float32(_LOG_9) / np.log(max(weights.uncertainty[2] / weights.uncertainty[1], np.float32(1.0001)))
     for n in range(heads.shape[0]):
         for j in range(heads.shape[1]):
@@ -217,17 +218,21 @@ def conclude(
             units[j] = (units[j] - one) / (units[j] + one)
 
         variance = _variance(variance_roots[n])
-        moderation = one / np.sqrt(one + weights.uncertainty[0] * variance)
+        moderation = np.sqrt(
+            (one + weights.uncertainty[0] * weights.uncertainty[1]) / (one + weights.uncertainty[0] * variance)
+        )
         for a in range(3):
             part = logits[5 * a : 5 * a + 5]
             _linear(units[a * hidden : (a + 1) * hidden], weights.actor_weight[a], weights.actor_bias[a], part)
             _center(part)
         _linear(units[3 * hidden : start], weights.coordinator_weight, weights.coordinator_bias, logits[15:18])
         _center(logits[15:18])
-        logits[18:22] = heads[n, start : start + 4]
+        for r in range(7):
+            logits[18 + r] = heads[n, start + r] * moderation
+        logits[25:28] = heads[n, start + 4 : start + 7]
         _center(logits[18:22])
-        for r in range(4):
-            logits[22 + r] = logits[18 + r] * moderation
+        _center(logits[22:25])
+        _center(logits[25:28])
         _exponential(logits, bits, powers)
 
         row = answers[n]
@@ -237,22 +242,23 @@ def conclude(
             _normalise(logits[5 * a : 5 * a + 5], row[5 + 5 * a : 10 + 5 * a])
             for i in range(5):
                 row[i] += row[20 + a] * row[5 + 5 * a + i]
-        _normalise(logits[18:22], expected)
-        _normalise(logits[22:26], row[26:30])
+        _normalise(logits[18:22], row[26:30])
+        _normalise(logits[22:25], edge)
+        _normalise(logits[25:28], noise)
         decision = _argmax(row[0:5])
-        entropy = np.float32(0.0)
-        right = np.float32(0.0)
-        for r in range(4):
-            entropy -= expected[r] * np.log(max(expected[r], np.float32(1e-30)))
-            right += weights.supports[decision, r] * row[26 + r]
+        # Selling is right where the edge is SHORT, holding where there is NONE, buying where it is LONG.
+        right = edge[(decision > 1) + (decision > 2)]
         right = min(max(right, np.float32(1e-6)), np.float32(1.0 - 1e-6))
         logit = weights.confidence[0] * np.log(right / (one - right)) + weights.confidence[1]
         row[23] = one / (one + np.exp(-logit))
         # A logistic curve in log v: 0.1 at the median of training, 0.5 at its 99th percentile.
         distance = np.log(max(variance, np.float32(1e-12)) / weights.uncertainty[2])
         row[24] = one / (one + np.exp(-steepness * distance))
-        row[25] = min(max(entropy / np.float32(np.log(4.0)), np.float32(0.0)), one)
-        row[30:43] = units[start + 4 : start + 17]
+        entropy = np.float32(0.0)
+        for e in range(3):
+            entropy -= noise[e] * np.log(max(noise[e], np.float32(1e-30)))
+        row[25] = min(max(entropy / np.float32(np.log(3.0)), np.float32(0.0)), one)
+        row[30:43] = units[start + 7 : start + 20]
         choices[n, 0] = decision
         choices[n, 1] = _argmax(row[26:30])
         choices[n, 2] = (row[23] < np.float32(0.8)) + (row[23] < np.float32(0.5))

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from app.strategic.agents import BARS, FEATURES, KERNEL_SCALES, MMD_DIMENSIONS, SIGNAL_WIDTH
-from app.strategic.answers import ACTIONS, AGENTS, PATTERN_SIZE, REGIMES
+from app.strategic.answers import ACTIONS, AGENTS, EDGES, PATTERN_SIZE, REGIMES
 from app.strategic.kernels import InputWeights, OutputWeights
 
 FORMAT: Final = "grandmodel-strategic-1"
@@ -46,19 +46,19 @@ class ModelWeights:
         first_bias: (T + 16 + K,).
         second_weight: (T + 16, H).
         second_bias: (H,).
-        head_weight: (H + 48, 4 A + 4 + 13): hidden units of the three actors and of the coordinator, regime logits,
-            pattern. Rows are the embedding, then 16 signals of each agent.
-        head_bias: (4 A + 4 + 13,).
+        head_weight: (H + 48, 4 A + 4 + 3 + 13): hidden units of the three actors and of the coordinator, logits of
+            regime and edge, pattern. Rows are the embedding, then 16 signals of each agent.
+        head_bias: (4 A + 4 + 3 + 13,).
         actor_weight: (3, 5, A).
         actor_bias: (3, 5).
         coordinator_weight: (3, A).
         coordinator_bias: (3,).
         covariance_factor: (H + K, H + K) L with L L^T the posterior covariance of the last layer over (embedding,
             sketch), scaled to a mean variance of one on the training data.
-        uncertainty: (3,) factor of the moderation of the regime logits; median and 99th percentile of the variance in
+        covariance_bias: (H + K,) minus the training mean of (embedding, sketch), times L.
+        uncertainty: (3,) factor of the moderation of the logits; median and 99th percentile of the variance in
             training.
         confidence: (2,) slope and intercept of the confidence's logit.
-        supports: (5, 4) one where an action's side is right in a regime, else zero.
     """
 
     center: Float32
@@ -78,9 +78,9 @@ class ModelWeights:
     coordinator_weight: Float32
     coordinator_bias: Float32
     covariance_factor: Float32
+    covariance_bias: Float32
     uncertainty: Float32
     confidence: Float32
-    supports: Float32
 
     @property
     def embedding(self) -> int:
@@ -150,7 +150,7 @@ class ModelWeights:
             ModelError: The first array that does not fit, with what was expected.
         """
         trunk, sketch, embedding, hidden = self.trunk, self.sketch, self.embedding, self.hidden
-        heads = (len(AGENTS) + 1) * hidden + len(REGIMES) + PATTERN_SIZE
+        heads = (len(AGENTS) + 1) * hidden + len(REGIMES) + EDGES + PATTERN_SIZE
         if min(trunk, sketch, embedding, hidden) < 1:
             raise ModelError(
                 "layers do not follow each other: trunk, sketch, embedding and hidden units must be positive"
@@ -173,9 +173,9 @@ class ModelWeights:
             "coordinator_weight": (len(AGENTS), hidden),
             "coordinator_bias": (len(AGENTS),),
             "covariance_factor": (embedding + sketch, embedding + sketch),
+            "covariance_bias": (embedding + sketch,),
             "uncertainty": (3,),
             "confidence": (2,),
-            "supports": (len(ACTIONS), len(REGIMES)),
         }
         for name, shape in expected.items():
             array: Float32 = getattr(self, name)
@@ -187,12 +187,16 @@ class ModelWeights:
                 raise ModelError(f"{name} holds a value that is not finite")
 
 
+FAMILIAR: Final = 56
+"""Matrices of a probe that come from held-out markets; those after them are constant or absurd."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Matrices and the float32 answers which every backend must reproduce before it serves."""
 
     matrices: Float32
-    """(P, 48, 13)"""
+    """(P, 48, 13), P > `FAMILIAR`."""
     answers: Float32
     """(P, 43): the columns of `kernels.ANSWER_COLUMNS`."""
 
@@ -212,6 +216,13 @@ class StrategicModel:
     def version(self) -> str:
         """Name and the start of the checksum: two models never share it."""
         return f"{self.name}-{self.checksum[:12]}"
+
+
+def round_to_bfloat16(values: Float32) -> Float32:
+    """``values`` rounded to the nearest number that bfloat16 holds (ties to even), still as float32."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32)
 
 
 def save_model(path: Path, weights: ModelWeights, probe: Probe, name: str, report: dict[str, Any]) -> StrategicModel:

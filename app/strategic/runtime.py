@@ -1,67 +1,38 @@
-"""What computes the products: the backends, and the one that this CPU runs fastest among those whose answers agree."""
+"""Which backend serves: the fastest that this CPU offers among those that reproduce the model's recorded answers."""
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Final, Literal
 
+import llvmlite.binding
 import numpy as np
 from numpy.typing import NDArray
 
-from app.strategic.agents import SIGNAL_WIDTH
-from app.strategic.kernels import add_bias_relu
-from app.strategic.model import ModelWeights
+from app.strategic.agents import BARS, FEATURES, SIGNAL_WIDTH
+from app.strategic.backends import (
+    BLOCK,
+    Backend,
+    BlasBackend,
+    NativeBackend,
+    OpenVinoBackend,
+    OpenVinoPrograms,
+    ProductPrecision,
+)
+from app.strategic.kernels import ANSWER_WIDTH, InputWeights, OutputWeights, conclude, prepare
+from app.strategic.model import FAMILIAR, ModelError, Probe, StrategicModel
 
 Float32 = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+Precision = Literal["auto", "float32", "bfloat16"]
 
+TOLERANCE: Final[dict[ProductPrecision, float]] = {"float32": 5e-4, "bfloat16": 5e-3}
+"""Greatest difference of any answer to a familiar matrix from the recorded float32 answer."""
 
-class Backend(Protocol):
-    """Computes the model's products for one block at a time; one instance a thread."""
-
-    name: str
-
-    def products(self, windows: Float32, signals: Float32) -> tuple[Float32, Float32]:
-        """Return heads (N, 4 A + 17) and variance roots (N, H + K).
-
-        ``windows`` is (N, 624); ``signals`` is (N, 32). The results may be overwritten by the next call.
-        """
-
-
-class BlasBackend:
-    """NumPy's matrix products in float32: runs anywhere."""
-
-    name = "blas"
-
-    def __init__(self, weights: ModelWeights, block: int) -> None:
-        self._weights = weights
-        self._first = np.empty((block, weights.first_weight.shape[1]), np.float32)
-        self._second = np.empty((block, weights.embedding), np.float32)
-        self._features = np.empty((block, weights.head_weight.shape[0]), np.float32)
-        self._bayesian = np.empty((block, weights.embedding + weights.sketch), np.float32)
-        self._heads = np.empty((block, weights.head_weight.shape[1]), np.float32)
-        self._roots = np.empty((block, weights.covariance_factor.shape[1]), np.float32)
-
-    def products(self, windows: Float32, signals: Float32) -> tuple[Float32, Float32]:
-        """See `Backend.products`."""
-        weights = self._weights
-        n = len(windows)
-        rectified = weights.second_weight.shape[0]
-        first, second = self._first[:n], self._second[:n]
-        np.matmul(windows, weights.first_weight, out=first)
-        add_bias_relu(first, weights.first_bias, rectified)
-        np.matmul(first[:, :rectified], weights.second_weight, out=second)
-        add_bias_relu(second, weights.second_bias, weights.embedding)
-        features, bayesian, embedding = self._features[:n], self._bayesian[:n], weights.embedding
-        features[:, :embedding] = second
-        features[:, embedding : embedding + SIGNAL_WIDTH] = first[:, weights.trunk : rectified]
-        features[:, embedding + SIGNAL_WIDTH :] = signals
-        bayesian[:, :embedding] = second
-        bayesian[:, embedding:] = first[:, rectified:]
-        heads, roots = self._heads[:n], self._roots[:n]
-        np.matmul(features, weights.head_weight, out=heads)
-        heads += weights.head_bias
-        np.matmul(bayesian, weights.covariance_factor, out=roots)
-        return heads, roots
+_INSTRUCTION_SETS: Final = ("avx2", "fma", "avx512f", "avx512vnni", "avx512bf16", "amx-bf16", "amx-int8", "neon", "sve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +40,28 @@ class RuntimeReport:
     """What was chosen at start-up and why, for the log and the metrics.
 
     Attributes:
-        backend: name of the backend that serves.
-        precision: "float32", "bfloat16" or "int8".
-        threads: threads that share a batch.
+        backend: that serves batches: "openvino" or "blas"; a few matrices go through compiled loops.
+        precision: of the batches' products: "float32" or "bfloat16".
+        threads: that share a batch.
+        few: up to how many matrices go through the compiled loops.
         instruction_sets: of the CPU, those that matter here.
         largest_error: greatest difference of an answer from the model's recorded float32 answers.
-        samples_per_second: of each candidate, measured at start-up; empty where there was no choice.
+        samples_per_second: of each candidate on one thread, measured at start-up.
         rejected: candidates that were not eligible, with the reason.
+        seconds: that choosing and compiling took.
     """
 
     backend: str
-    precision: str
+    precision: ProductPrecision
     threads: int
+    few: int
     instruction_sets: tuple[str, ...]
     largest_error: float
     samples_per_second: dict[str, float]
     rejected: dict[str, str]
+    seconds: float
 
-    def labels(self) -> dict[str, Any]:
+    def labels(self) -> dict[str, str]:
         """Short strings for a log line or the labels of an info metric."""
         return {
             "backend": self.backend,
@@ -94,3 +69,148 @@ class RuntimeReport:
             "threads": str(self.threads),
             "instruction_sets": ",".join(self.instruction_sets),
         }
+
+
+class Lane:
+    """What one thread needs to answer: a backend for batches, one for a few matrices, and buffers between them."""
+
+    def __init__(self, model: StrategicModel, backend: Backend, native: Backend | None, few: int) -> None:
+        self._input = model.weights.input_weights()
+        self._output = model.weights.output_weights()
+        self._backend = backend
+        self._native = native
+        self._few = few if native is not None else 0
+        if isinstance(backend, OpenVinoBackend):
+            self._windows, self._signals = backend.inputs
+        else:
+            self._windows = np.zeros((BLOCK, BARS * FEATURES), np.float32)
+            self._signals = np.zeros((BLOCK, 2 * SIGNAL_WIDTH), np.float32)
+
+    def answer(self, matrices: Float32, answers: Float32, choices: IntArray) -> None:
+        """Fill ``answers`` (N, 43) and ``choices`` (N, 3) for contiguous float32 ``matrices`` (N, 48, 13)."""
+        count = len(matrices)
+        if count <= self._few and self._native is not None:
+            self._block(self._native, matrices, answers, choices)
+            return
+        for start in range(0, count, BLOCK):
+            block = slice(start, start + BLOCK)
+            self._block(self._backend, matrices[block], answers[block], choices[block])
+
+    def _block(self, backend: Backend, matrices: Float32, answers: Float32, choices: IntArray) -> None:
+        windows, signals = self._windows[: len(matrices)], self._signals[: len(matrices)]
+        prepare(matrices, self._input, windows, signals)
+        heads, roots = backend.products(windows, signals)
+        conclude(heads, roots, self._output, answers, choices)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    name: str
+    precision: ProductPrecision
+    backends: Callable[[], Backend]
+    """Makes a backend for one more thread."""
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The CPU's instruction sets that decide how fast products are."""
+    features = llvmlite.binding.get_host_cpu_features()
+    return tuple(name for name in _INSTRUCTION_SETS if features.get(name))
+
+
+def _candidates(
+    model: StrategicModel, threads: int, precision: Precision, found: tuple[str, ...], rejected: dict[str, str]
+) -> Iterator[_Candidate]:
+    weights = model.weights
+    wanted: list[ProductPrecision] = ["float32"] if precision == "float32" else ["bfloat16", "float32"]
+    for each in wanted:
+        name = f"openvino-{each}"
+        if each == "bfloat16" and not {"avx512bf16", "amx-bf16"} & set(found):
+            rejected[name] = "the CPU has no bfloat16 products"
+            continue
+        try:
+            programs = OpenVinoPrograms(weights, each, threads)
+        except (ImportError, RuntimeError) as error:
+            rejected[name] = str(error).splitlines()[0]
+            continue
+        yield _Candidate("openvino", each, lambda programs=programs: OpenVinoBackend(weights, programs))  # type: ignore[misc]
+    yield _Candidate("blas", "float32", lambda: BlasBackend(weights))
+
+
+def measure_error(lane: Lane, probe: Probe) -> float:
+    """Greatest difference from the recorded answers over the probe's familiar matrices; infinite if any answer is NaN."""
+    answers = np.empty((len(probe.matrices), ANSWER_WIDTH), np.float32)
+    lane.answer(probe.matrices, answers, np.empty((len(answers), 3), np.int64))
+    if not np.isfinite(answers).all():
+        return float("inf")
+    return float(np.abs(answers - probe.answers)[:FAMILIAR].max())
+
+
+def _seconds(lane: Lane, matrices: Float32, runs: int) -> float:
+    answers = np.empty((len(matrices), ANSWER_WIDTH), np.float32)
+    choices = np.empty((len(matrices), 3), np.int64)
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        lane.answer(matrices, answers, choices)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def choose(model: StrategicModel, *, threads: int, precision: Precision) -> tuple[list[Lane], RuntimeReport]:
+    """Compile, check and time what can serve ``model``; return a lane for each of ``threads`` and the report.
+
+    Raises:
+        ModelError: Not even NumPy's float32 products reproduce the recorded answers: the model is not what was saved.
+    """
+    started = time.perf_counter()
+    found = instruction_sets()
+    rejected: dict[str, str] = {}
+    speeds: dict[str, float] = {}
+    best: tuple[float, float, _Candidate] | None = None
+    block = np.resize(model.probe.matrices[:FAMILIAR], (BLOCK, BARS, FEATURES))
+    for candidate in _candidates(model, threads, precision, found, rejected):
+        name = f"{candidate.name}-{candidate.precision}"
+        lane = Lane(model, candidate.backends(), None, 0)
+        error = measure_error(lane, model.probe)
+        if not error <= TOLERANCE[candidate.precision]:
+            rejected[name] = f"misses the recorded answers by {error:.2g}"
+            continue
+        speeds[name] = BLOCK / _seconds(lane, block, 7)
+        if best is None or speeds[name] > best[0]:
+            best = (speeds[name], error, candidate)
+    if best is None:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
+        raise ModelError(f"model {model.version} cannot be served: {reasons}")
+    _, error, chosen = best
+    native = NativeBackend(model.weights)
+    native_lane = Lane(model, native, None, 0)
+    native_error = measure_error(native_lane, model.probe)
+    few = 0
+    if native_error <= TOLERANCE["float32"]:
+        batch_lane = Lane(model, chosen.backends(), None, 0)
+        few = max(1, int(_seconds(batch_lane, block[:8], 9) / _seconds(native_lane, block[:1], 9)))
+    else:
+        rejected["native"] = f"misses the recorded answers by {native_error:.2g}"
+    lanes = [
+        Lane(model, chosen.backends(), NativeBackend(model.weights) if few else None, min(few, 16))
+        for _ in range(threads)
+    ]
+    return lanes, RuntimeReport(
+        backend=chosen.name,
+        precision=chosen.precision,
+        threads=threads,
+        few=min(few, 16),
+        instruction_sets=found,
+        largest_error=max(error, native_error if few else 0.0),
+        samples_per_second=speeds,
+        rejected=rejected,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def reference_lane(model: StrategicModel) -> Lane:
+    """The lane that records a probe: NumPy's float32 products."""
+    return Lane(model, BlasBackend(model.weights), None, 0)
+
+
+__all__ = ["InputWeights", "Lane", "OutputWeights", "Precision", "RuntimeReport", "choose", "reference_lane"]
