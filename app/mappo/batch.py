@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """N environment steps of A agents."""
+    """N environment steps of A agents.
+
+    :meth:`by_network` turns the actors' (A, N, ...) into the (G, M, ...) that G networks read, M samples each.
+    """
 
     actor_inputs: Tensor
     """(A, N, inputs)."""
@@ -28,6 +32,15 @@ class Batch(NamedTuple):
     def select(self, steps: Tensor) -> Batch:
         """The environment steps with these indices."""
         return Batch(*(tensor.index_select(1, steps) for tensor in self))
+
+    def by_network(self, lay_out: Callable[[Tensor], Tensor]) -> Batch:
+        """The actors' tensors laid out by :meth:`app.mappo.models.Actor.by_network`, the critic's as they are."""
+        return self._replace(
+            actor_inputs=lay_out(self.actor_inputs),
+            actions=lay_out(self.actions),
+            old_log_probs=lay_out(self.old_log_probs),
+            advantages=lay_out(self.advantages),
+        )
 
     def clone(self) -> Batch:
         """A copy that shares no memory."""

@@ -49,8 +49,9 @@ class Learner:
         self.actor = Actor(config, num_agents=env.num_agents, features=features, num_actions=env.num_actions)
         self.critic = Critic(config, num_agents=env.num_agents, features=features)
         initialiser = torch.Generator().manual_seed(seed)
-        self.actor.network.initialise(initialiser, output_gain=config.actor_output_gain)
-        self.critic.network.initialise(initialiser, output_gain=1.0)
+        with _intra_op_threads(config.threads):
+            self.actor.network.initialise(initialiser, output_gain=config.actor_output_gain)
+            self.critic.network.initialise(initialiser, output_gain=1.0)
         self.updater = Updater(self.actor, self.critic, config)
         # Processes share the initial parameters and the minibatch order, and differ in the actions they draw.
         self.minibatch_generator = torch.Generator().manual_seed(seed)

@@ -52,16 +52,14 @@ def policy_gradient(
     probabilities = log_probs.exp()
     ratio = (log_probs.gather(-1, actions) - old_log_probs).exp_()
     unclipped = ratio * advantages
-    active = unclipped <= ratio.clamp(1.0 - clip, 1.0 + clip) * advantages
-    weight = (unclipped * active).div_(-samples)
-    gradient = (probabilities * -weight).scatter_add_(-1, actions, weight)
+    active = unclipped <= ratio.clamp_(1.0 - clip, 1.0 + clip).mul_(advantages)
+    likelihood_gradient = unclipped.mul_(active).div_(-samples)
     if entropy_coefficient > 0.0:
-        log_likelihood = probabilities * log_probs
-        negative_entropy = log_likelihood.sum(-1, keepdim=True)
-        gradient.add_(
-            log_likelihood.addcmul_(probabilities, negative_entropy, value=-1.0), alpha=entropy_coefficient / samples
-        )
-    return gradient
+        negative_entropy = (probabilities * log_probs).sum(-1, keepdim=True)
+        inner = (log_probs - negative_entropy).mul_(entropy_coefficient / samples).sub_(likelihood_gradient)
+    else:
+        inner = likelihood_gradient.neg()
+    return (probabilities * inner).scatter_add_(-1, actions, likelihood_gradient)
 
 
 def policy_loss(

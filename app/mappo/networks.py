@@ -108,9 +108,8 @@ def _orthogonal(rows: int, columns: int, gain: float, generator: torch.Generator
     """A (rows, columns) matrix with orthonormal rows or columns, whichever are fewer, times ``gain``."""
     normal = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
     q, r = torch.linalg.qr(normal)
-    q = q * r.diagonal().sign()
-    orthogonal: Tensor = gain * (q if rows >= columns else q.mT)
-    return orthogonal
+    orthonormal: Tensor = q * r.diagonal().sign()
+    return gain * (orthonormal if rows >= columns else orthonormal.mT)
 
 
 def _activate_(values: Tensor, activation: Activation) -> Tensor:

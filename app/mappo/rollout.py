@@ -68,11 +68,18 @@ class Collector:
         if self._bootstrap:
             self._final_observation()
         self.rollout = Rollout.empty(env, config, actor.features)
+        # Views of every step, made once: indexing anew would be a third of a small step's operations.
+        self._observations = self.rollout.observations.unbind()
+        self._logits = self.rollout.logits.unbind()
+        self._actions = self.rollout.actions.unbind()
+        self._rewards = self.rollout.rewards.unbind()
+        self._terminated = self.rollout.terminated.unbind()
+        self._truncated = self.rollout.truncated.unbind()
+        self._observation_shape = self._observations[0].shape
 
     def begin(self, observation: Tensor) -> None:
         """Sets the observation that the next rollout starts from."""
-        rollout = self.rollout
-        rollout.observations[-1].copy_(observation.reshape(rollout.observations.shape[1:]))
+        self._observations[-1].copy_(observation.reshape(self._observation_shape))
 
     def collect(self, generator: torch.Generator, first_frame: int) -> Rollout:
         """Plays one rollout; actions are drawn by ``generator`` (on the configured device).
@@ -84,21 +91,21 @@ class Collector:
         rollout.observations[0].copy_(rollout.observations[-1])
         # The Gumbel-max trick (Gumbel 1954): the argmax of logits plus this noise is a draw from their softmax.
         noise = torch.empty_like(rollout.logits).exponential_(generator=generator).log_().neg_()
-        for step in range(len(noise)):
-            logits = self._actor.logits(rollout.observations[step])
-            actions = (logits + noise[step]).argmax(-1)
-            rollout.logits[step].copy_(logits)
-            rollout.actions[step].copy_(actions)
+        for step, step_noise in enumerate(noise.unbind()):
+            logits = self._actor.logits(self._observations[step])
+            actions = (logits + step_noise).argmax(-1)
+            self._logits[step].copy_(logits)
+            self._actions[step].copy_(actions)
             observation, reward, terminated, truncated = self._env.step(actions)
             if not self._checked:
                 check_step(self._env, observation, reward, terminated, truncated, device=self._device)
                 self._checked = True
-            rollout.observations[step + 1].copy_(observation.reshape(rollout.observations.shape[1:]))
-            rollout.rewards[step].copy_(reward)
-            rollout.terminated[step].copy_(terminated)
-            rollout.truncated[step].copy_(truncated)
+            self._observations[step + 1].copy_(observation.reshape(self._observation_shape))
+            self._rewards[step].copy_(reward)
+            self._terminated[step].copy_(terminated)
+            self._truncated[step].copy_(truncated)
             if self._bootstrap and bool(truncated.any()):
-                final = self._final_observation().reshape(rollout.observations.shape[1:])
+                final = self._final_observation().reshape(self._observation_shape)
                 rollout.final_values[step].copy_(self._critic.values(final))
         check_finite("observation", rollout.observations[1:], first_frame)
         check_finite("reward", rollout.rewards, first_frame)

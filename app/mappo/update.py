@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -66,11 +67,10 @@ class Updater:
     def update(self, rollout: Rollout, generator: torch.Generator) -> UpdateLosses:
         """Learns from ``rollout``; ``generator`` (CPU) draws the minibatches."""
         batch, explained_variance = self.prepare(rollout)
-        last = batch
+        minibatch = batch
         for minibatch in self._minibatches(batch, generator):
             self._step(minibatch)
-            last = minibatch
-        return self._losses(last, explained_variance)
+        return self._losses(minibatch, explained_variance)
 
     def prepare(self, rollout: Rollout) -> tuple[Batch, Tensor]:
         """Turns experience into what the losses need; also the explained variance of the values it was judged by."""
@@ -118,26 +118,26 @@ class Updater:
         return values if self.normaliser is None else self.normaliser.denormalise(values)
 
     def _minibatches(self, batch: Batch, generator: torch.Generator) -> Iterator[Batch]:
-        """Every epoch's minibatches; with one a epoch the order of its samples means nothing, so nothing is copied."""
+        """Every epoch's minibatches, laid out by network; a single one needs no order and is not copied."""
+        if self._config.minibatches == 1:
+            yield from repeat(batch.by_network(self._actor.by_network), self._config.epochs)
+            return
         steps = batch.actions.shape[1]
         for _ in range(self._config.epochs):
-            if self._config.minibatches == 1:
-                yield batch
-                continue
             order = torch.randperm(steps, generator=generator).to(batch.actions.device)
             for chosen in order.chunk(self._config.minibatches):
-                yield batch.select(chosen)
+                yield batch.select(chosen).by_network(self._actor.by_network)
 
     def _gradient_step(self, batch: Batch) -> None:
         """One Adam step on the actors and one on the critic."""
-        config, lay_out = self._config, self._actor.by_network
+        config = self._config
         actor, critic = self._actor.network, self._critic.network
-        activations = actor.activations(lay_out(batch.actor_inputs))
+        activations = actor.activations(batch.actor_inputs)
         gradient = policy_gradient(
             activations[-1].float(),
-            lay_out(batch.actions),
-            lay_out(batch.old_log_probs),
-            lay_out(batch.advantages),
+            batch.actions,
+            batch.old_log_probs,
+            batch.advantages,
             clip=config.clip,
             entropy_coefficient=config.entropy_coefficient,
         )
@@ -161,12 +161,12 @@ class Updater:
 
     def _losses(self, batch: Batch, explained_variance: Tensor) -> UpdateLosses:
         """Judges the updated networks on the last minibatch; over all processes."""
-        config, lay_out = self._config, self._actor.by_network
+        config = self._config
         policy = policy_loss(
-            self._actor.network.forward(lay_out(batch.actor_inputs)),
-            lay_out(batch.actions),
-            lay_out(batch.old_log_probs),
-            lay_out(batch.advantages),
+            self._actor.network.forward(batch.actor_inputs),
+            batch.actions,
+            batch.old_log_probs,
+            batch.advantages,
             clip=config.clip,
         )
         value = value_loss(
