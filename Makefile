@@ -1,39 +1,96 @@
-# Every target sets up what it needs. `make help` lists them.
+# Every target sets up what it needs: an environment in .venv, another one for the policy pack in policy/.venv.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 STACK ?= staging
+ARGS ?=
 BIN := .venv/bin
-# The CPU build satisfies everything here; another build of torch costs gigabytes.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := -m pip install --quiet --disable-pip-version-check
+INSTALL := $(BIN)/python $(PIP) -c constraints.txt
+# Bytecode is compiled once, after an installation: without it a preview takes three times as long.
+COMPILE := -m compileall -q -j 2
 
 .venv/base.stamp: constraints.txt
-	@echo "setup: creating .venv"
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 (Debian: apt-get install python3.11-venv)" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 with venv (Debian: apt-get install python3.11-venv)" >&2; exit 2; }
+	@echo "setup: environment in .venv"
 	@$(PYTHON) -m venv .venv
-	@$(PIP) "pip==26.1" "setuptools==83.0.0"
+	@$(INSTALL) "pip==26.1" "setuptools==83.0.0"
 	@touch $@
 
 .venv/estate.stamp: .venv/base.stamp pyproject.toml
-	@echo "setup: the estate's packages"
-	@$(PIP) -e ".[estate]" && $(BIN)/python -m compileall -q -j 2 .venv/lib || true
+	@echo "setup: packages of the estate"
+	@$(INSTALL) -e ".[estate]"
+	@$(BIN)/python $(COMPILE) .venv/lib/python3.11/site-packages/pulumi .venv/lib/python3.11/site-packages/pulumi_* || true
+	@touch $@
+
+.venv/serve.stamp: .venv/base.stamp pyproject.toml
+	@echo "setup: packages of the services (torch included: some minutes the first time)"
+	@$(INSTALL) "torch==2.13.0"
+	@$(INSTALL) -e ".[service,learner,engine,local,ops,plots]"
 	@touch $@
 
 .venv/dev.stamp: .venv/base.stamp pyproject.toml
-	@echo "setup: all packages (torch included; some minutes the first time)"
-	@$(PIP) "torch==2.13.0"
-	@$(PIP) -e ".[dev]"
-	@$(BIN)/python -m compileall -q -j 2 .venv/lib || true
-	@touch $@ .venv/estate.stamp
+	@echo "setup: all packages (torch included: some minutes the first time)"
+	@$(INSTALL) "torch==2.13.0"
+	@$(INSTALL) -e ".[dev]"
+	@$(BIN)/python $(COMPILE) .venv/lib || true
+	@touch $@ .venv/estate.stamp .venv/serve.stamp
+
+policy/.venv/pack.stamp: policy/requirements.txt
+	@echo "setup: the policy pack's environment in policy/.venv"
+	@$(PYTHON) -m venv policy/.venv
+	@policy/.venv/bin/python $(PIP) -r policy/requirements.txt
+	@policy/.venv/bin/python $(COMPILE) policy/.venv/lib || true
+	@touch $@
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+.PHONY: preview
+preview: .venv/estate.stamp policy/.venv/pack.stamp ## Preview a whole stack offline, with policy verdicts (STACK=staging|production)
+	@$(BIN)/python -m infra.preview --stack $(STACK) $(ARGS)
+
+.PHONY: policy
+policy: .venv/estate.stamp ## Judge exported state (STATE=file.json, from `pulumi stack export`)
+	@test -n "$(STATE)" || { echo "error: name the state: make policy STATE=file.json" >&2; exit 2; }
+	@$(BIN)/python -m policy.judge --state $(STATE) $(ARGS)
+
+.PHONY: pins
+pins: .venv/dev.stamp ## Ask AWS for current AMI releases and add-on versions and pin them (STACK=..., ARGS=--check)
+	@$(BIN)/python -m ops.pins --stack $(STACK) $(ARGS)
+
+.PHONY: schema
+schema: .venv/estate.stamp ## Write docs/outputs.schema.json from the outputs' contract
+	@$(BIN)/python -m infra.outputs_schema docs/outputs.schema.json
+
+.PHONY: serve
+serve: .venv/serve.stamp ## Both services over TLS on loopback, with PostgreSQL and a cache of their own
+	@$(BIN)/python -m ops serve $(ARGS)
+
+.PHONY: validate
+validate: .venv/serve.stamp ## Health and performance validation of a running system
+	@$(BIN)/python -m ops validate $(ARGS)
+
+.PHONY: bench
+bench: .venv/dev.stamp policy/.venv/pack.stamp ## The benchmark suite: a table and build/bench.json (ARGS="preview policy" for some)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: lint
+lint: .venv/dev.stamp ## Format, lint, types, import directions
+	@echo "== format and lint"; $(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@echo "== types"; $(BIN)/mypy && $(BIN)/ty check --quiet infra docs/examples
+	@echo "== import directions"; $(BIN)/lint-imports --no-logo 2>/dev/null | tail -1
+
+.PHONY: test
+test: lint policy/.venv/pack.stamp ## Every check and test; fast ones first
+	@echo "== fast tests"; $(BIN)/pytest -m "not slow"
+	@echo "== slow tests: faults, soaks, builds"; $(BIN)/pytest -m slow
 
 .PHONY: format
-format: .venv/dev.stamp ## Format and mend what the linter can mend
-	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+format: .venv/dev.stamp ## Format, and mend what the linter can mend
+	@$(BIN)/ruff check --fix --quiet .; $(BIN)/ruff format --quiet .
 
 .PHONY: clean
 clean: ## Remove environments, caches and build products
-	@rm -rf .venv policy/.venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv policy/.venv build .serve .mypy_cache .ruff_cache .pytest_cache .hypothesis
