@@ -67,10 +67,11 @@ class Bars:
 
     @property
     def interval(self) -> np.timedelta64:
-        """The length of a bar: the commonest distance between neighbouring times (at least two bars)."""
-        if len(self) < 2:
+        """The length of a bar: the commonest distance between a time and the next, later one."""
+        steps = np.diff(self.time)
+        distances, counts = np.unique(steps[steps > np.timedelta64(0, "us")], return_counts=True)
+        if not len(distances):
             raise BarError("bars: one bar has no interval; at least two are needed")
-        distances, counts = np.unique(np.diff(self.time), return_counts=True)
         return np.timedelta64(distances[int(np.argmax(counts))])
 
 
@@ -149,12 +150,11 @@ def _bad_order(bars: Bars) -> Problem | None:
 def _bad_time(bars: Bars, gaps: Gaps) -> Problem | None:
     if np.isnat(bars.time).any():
         return int(np.argmax(np.isnat(bars.time))), "time", "time is missing"
-    if len(bars) < 2:
-        return None
     steps = np.diff(bars.time)
-    interval = bars.interval
     backwards = steps <= np.timedelta64(0, "us")
-    wrong = backwards | (steps != interval) if gaps == "error" else backwards
+    wrong = backwards
+    if gaps == "error" and not backwards.all():
+        wrong = backwards | (steps != bars.interval)
     if not wrong.any():
         return None
     at = int(np.argmax(wrong))
@@ -162,7 +162,7 @@ def _bad_time(bars: Bars, gaps: Gaps) -> Problem | None:
     if backwards[at]:
         word = "repeats" if now == before else "runs backwards from"
         return at + 1, "time", f"{now} {word} {before}; times must rise: sort the bars and keep one of each time"
-    what = f"{now} follows {before}, {_minutes(steps[at])} instead of {_minutes(interval)} later"
+    what = f"{now} follows {before}, {_minutes(steps[at])} instead of {_minutes(bars.interval)} later"
     return at + 1, "time", f"{what}; fill the gap or allow gaps"
 
 

@@ -17,9 +17,9 @@ def resample(bars: Bars, minutes: int) -> Bars:
     firsts, lasts = resampled_rows(bars, minutes)
     if not len(firsts):
         return bars[:0]
-    edges = np.stack([firsts, lasts + 1], axis=1).ravel()[
-        :-1
-    ]  # reduceat takes every second run; the others are what was left out
+    bars = bars[: lasts[-1] + 1]
+    # Every second run is a longer bar; the runs between them are what was left out.
+    edges = np.stack([firsts, lasts + 1], axis=1).ravel()[:-1]
     return Bars(
         time=bars.time[firsts].astype(f"datetime64[{minutes}m]").astype(bars.time.dtype),
         open=bars.open[..., firsts],

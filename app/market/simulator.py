@@ -60,9 +60,9 @@ class RegimeDynamics:
 
 def _default_dynamics() -> tuple[RegimeDynamics, ...]:
     return (
-        RegimeDynamics(drift=0.0024, volatility=0.0050, autocorrelation=0.10, reversion=0.0, duration=72.0),
-        RegimeDynamics(drift=-0.0026, volatility=0.0060, autocorrelation=0.10, reversion=0.0, duration=60.0),
-        RegimeDynamics(drift=0.0, volatility=0.0040, autocorrelation=-0.05, reversion=0.08, duration=72.0),
+        RegimeDynamics(drift=0.0036, volatility=0.0050, autocorrelation=0.15, reversion=0.0, duration=72.0),
+        RegimeDynamics(drift=-0.0040, volatility=0.0060, autocorrelation=0.15, reversion=0.0, duration=60.0),
+        RegimeDynamics(drift=0.0, volatility=0.0040, autocorrelation=-0.10, reversion=0.10, duration=72.0),
         RegimeDynamics(drift=0.0, volatility=0.0140, autocorrelation=-0.05, reversion=0.0, duration=36.0),
     )
 
