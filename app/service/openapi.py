@@ -15,7 +15,9 @@ REFUSALS: Final[Mapping[int, str]] = {
     400: "The request is not well-formed.",
     401: "No valid bearer token.",
     403: "The token does not permit this.",
+    404: "There is no such thing.",
     408: "The request was not complete and answered in time.",
+    409: "The present state does not permit this.",
     413: "The body is too long.",
     415: "The body has a type or encoding that is not served.",
     422: "An element of the request is wrong; `errors` points to it.",
@@ -67,9 +69,12 @@ def _complete(operation: dict[str, Any], *, public: bool) -> None:
     if public:
         return
     operation["security"] = [{_SCHEME: []}]
+    for status, response in responses.items():
+        if status.startswith(("4", "5")) and not {"content", "$ref"} & response.keys():
+            response["content"] = _refusal("")["content"]
     with_body = "requestBody" in operation
     for status in REFUSALS:
-        if with_body or status not in {408, 413, 415}:
+        if status not in {404, 409} and (with_body or status not in {408, 413, 415}):
             responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
 
 

@@ -1,0 +1,108 @@
+"""One training at a time on each device, short ones between the updates of a long one, fair between clients.
+
+A device has one thread. A job (minutes) holds it, and calls ``serve_short`` after each update: synchronous trainings (a
+fraction of a second) that have arrived meanwhile run there and then, client after client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import torch
+
+from app.service.problems import unavailable
+
+T = TypeVar("T")
+MAXIMUM_WAITING: Final = 64
+
+
+class TrainingDevice:
+    """A torch device and the thread that trains on it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"training-{name}")
+        self._waiting: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._count = 0
+
+    @property
+    def waiting(self) -> int:
+        """Short trainings that wait."""
+        return self._count
+
+    def close(self) -> None:
+        """Let the running work end, and take no more."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def run_short(self, client: str, work: Callable[[], T]) -> T:
+        """The result of ``work``, run when it is ``client``'s turn.
+
+        Raises:
+            ProblemError: 503, too many wait.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._lock:
+            if self._count >= MAXIMUM_WAITING:
+                raise unavailable("Too many trainings wait for a device.")
+            self._waiting.setdefault(client, deque()).append(run)
+            self._count += 1
+        self._thread.submit(self.serve_short)
+        return await asyncio.wrap_future(future)
+
+    def run_long(self, work: Callable[[], T]) -> Awaitable[T]:
+        """The result of ``work``, which must call ``serve_short`` every now and then."""
+        return asyncio.wrap_future(self._thread.submit(work))
+
+    def serve_short(self) -> None:
+        """Run what waits, one training of each client in turn; only in the device's thread."""
+        while (run := self._next()) is not None:
+            run()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._lock:
+            if not self._waiting:
+                return None
+            client, queue = self._waiting.popitem(last=False)
+            run = queue.popleft()
+            self._count -= 1
+            if queue:
+                self._waiting[client] = queue  # to the end of the round
+            return run
+
+
+def training_devices(names: str) -> list[TrainingDevice]:
+    """The devices of ``TACTICAL_DEVICES``: those named, or every GPU, or the CPU.
+
+    Raises:
+        ValueError: torch knows no such device.
+    """
+    if names == "auto":
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        return [TrainingDevice(name) for name in gpus or ["cpu"]]
+    devices = []
+    for name in names.split(","):
+        try:
+            kind = torch.device(name.strip())
+        except RuntimeError as error:
+            raise ValueError(f"TACTICAL_DEVICES: {name!r} is no device: {error}") from error
+        if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"TACTICAL_DEVICES: this machine has no {name.strip()}")
+        devices.append(TrainingDevice(name.strip()))
+    return devices

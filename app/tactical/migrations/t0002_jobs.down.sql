@@ -1,0 +1,1 @@
+DROP TABLE training_job_events, training_jobs, model_activations;
