@@ -11,7 +11,9 @@ import json
 import sys
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent import futures
+from dataclasses import dataclass
 
 import grpc
 from pulumi.runtime import proto
@@ -27,7 +29,7 @@ from pulumi_policy import (
 from pulumi_policy import Severity as PackSeverity
 from pulumi_policy.policy import _PolicyAnalyzerServicer
 
-from policy.model import Estate, Resource
+from policy.model import Estate, Resource, Value
 from policy.report import REPORT_POLICY, counts_json, counts_text
 from policy.rule import Level, Outcome, Rule
 from policy.settings import RuleSettings, SettingsError, rule_schema, settings_of
@@ -36,7 +38,6 @@ from policy.wire import Message, resource_of, struct_value
 
 PACK = "grandmodel"
 VERSION = "1.0.0"
-UNDECIDED_PREFIX = "undecided: "
 _MAX_MESSAGE_BYTES = 400 * 1024 * 1024  # the engine's own limit
 _REPORT_SCHEMA = {
     "format": {
@@ -80,6 +81,14 @@ def report_policy() -> Policy:
     )
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What one ``Analyze`` told of a resource, and what was said of it."""
+
+    inputs: Mapping[str, Value]
+    verdicts: dict[str, list[Verdict]]
+
+
 class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its package is in the pack's environment only
     """Answers the engine's questions for one preview or update."""
 
@@ -91,7 +100,7 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
         self._judge = Judge.of(rules)
         self._format = "text"
         self._lock = threading.Lock()
-        self._seen: dict[str, dict[str, list[Verdict]]] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def Configure(self, request: Message, context: Message) -> Message:  # noqa: N802 - the protocol's name
         """Take the levels, waivers and parameters of the stack."""
@@ -116,7 +125,7 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
         response = proto.AnalyzeResponse()
         verdicts = self._judge_alone(resource)
         with self._lock:
-            self._seen[resource.urn] = verdicts
+            self._seen[resource.urn] = _Seen(resource.properties, verdicts)
         for rule in self._resource_rules:
             found = verdicts.get(rule.id, [])
             if all(verdict.outcome is Outcome.NOT_APPLICABLE for verdict in found):
@@ -128,6 +137,8 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
 
     def AnalyzeStack(self, request: Message, _context: Message) -> Message:  # noqa: N802 - the protocol's name
         """Judge all resources together by their outputs; report these counts and those of every ``Analyze`` before."""
+        with self._lock:
+            seen, self._seen = self._seen, {}
         estate = Estate(
             tuple(
                 resource_of(
@@ -135,12 +146,11 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
                     parent=message.parent or None,
                     dependencies=message.dependencies,
                     property_dependencies=message.propertyDependencies,
+                    inputs=seen[message.urn].inputs if message.urn in seen else None,
                 )
                 for message in request.resources
             )
         )
-        with self._lock:
-            seen, self._seen = self._seen, {}
         # A resource that the engine did not ask about on its own (nothing changed, or an older engine) is judged here.
         unasked = {r.urn: self._judge_alone(r) for r in estate.resources if r.urn not in seen}
         response = proto.AnalyzeResponse()
@@ -149,7 +159,7 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
             verdict for verdicts in unasked.values() for found in verdicts.values() for verdict in found
         ]
         by_rule: dict[str, list[list[Verdict]]] = defaultdict(list)
-        for verdicts in (*seen.values(), *unasked.values()):
+        for verdicts in (*(one.verdicts for one in seen.values()), *unasked.values()):
             for rule_id, found in verdicts.items():
                 by_rule[rule_id].append(found)
         for rule in self._enabled():
@@ -166,7 +176,7 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
             tally.add(verdict.rule, [verdict])
             told.append(verdict)
         response.diagnostics.extend(_diagnostic(verdict) for verdict in told if _is_told(verdict))
-        response.diagnostics.append(self._counts(tally.report(len(estate.resources))))
+        self._tell_counts(tally.report(len(estate.resources)), response)
         return response
 
     def _enabled(self) -> list[Rule]:
@@ -181,17 +191,21 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
             and self._judge.settings[rule.id].level is not Level.DISABLED
         }
 
-    def _counts(self, report: Report) -> Message:
-        message = (
-            json.dumps(counts_json(report), separators=(",", ":")) if self._format == "json" else counts_text(report)
-        )
-        return proto.AnalyzeDiagnostic(
-            policyName=REPORT_POLICY,
-            policyPackName=PACK,
-            policyPackVersion=VERSION,
-            description="The pack's counts",
-            message=message,
-            enforcementLevel=proto.ADVISORY,
+    def _tell_counts(self, report: Report, response: Message) -> None:
+        """As text to standard output, which the engine shows as information; as JSON in a diagnostic, for programs."""
+        if self._format == "text":
+            sys.stdout.write(f"{PACK}: {counts_text(report)}\n")
+            sys.stdout.flush()
+            return
+        response.diagnostics.append(
+            proto.AnalyzeDiagnostic(
+                policyName=REPORT_POLICY,
+                policyPackName=PACK,
+                policyPackVersion=VERSION,
+                description="The pack's counts",
+                message=json.dumps(counts_json(report), separators=(",", ":")),
+                enforcementLevel=proto.ADVISORY,
+            )
         )
 
 
@@ -204,14 +218,14 @@ def _is_told(verdict: Verdict) -> bool:
 
 
 def _diagnostic(verdict: Verdict) -> Message:
-    """An undecided verdict never blocks, as with every pack, but says that it could not look."""
+    """An undecided verdict never blocks, but says in pulumi-policy's own words that the rule could not look."""
     violated = verdict.outcome is Outcome.VIOLATED
     mandatory = violated and verdict.level is Level.MANDATORY
     rule = verdict.rule
     message = (
         f"{rule.title}: {verdict.what}. Why: {rule.reason} Mend: {rule.remedy} See {rule.url}"
         if violated
-        else f"{UNDECIDED_PREFIX}{rule.title}: {verdict.what}"
+        else f"can't run policy '{rule.id}' from policy pack '{PACK}@v{VERSION}' during preview: {verdict.what}"
     )
     return proto.AnalyzeDiagnostic(
         policyName=rule.id,

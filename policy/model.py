@@ -8,13 +8,16 @@ rule can take an unknown for a pass.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 Value: TypeAlias = Any
 """A property's value: null, a boolean, number or string, a list or object of values, ``UNKNOWN`` or a ``Secret``."""
+
+
+Answer = TypeVar("Answer")
 
 
 class _Unknown:
@@ -227,12 +230,18 @@ def _plain(value: object, path: str) -> Value:
 
 @dataclass(frozen=True, eq=False)
 class Resource:
-    """One resource of the estate as the pack was told of it."""
+    """One resource of the estate as the pack was told of it.
+
+    ``properties`` are what the program declared, with the values they have in the end. ``outputs`` are also what the
+    provider computed; only identities are read there, for providers echo in outputs what other resources declare (the
+    rules of a security group, the policies of a role).
+    """
 
     urn: str
     type: str
     name: str
     properties: Mapping[str, Value]
+    outputs: Mapping[str, Value] = field(default_factory=dict)
     parent: str | None = None
     dependencies: tuple[str, ...] = ()
     property_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -243,6 +252,11 @@ class Resource:
     def node(self) -> Node:
         """The properties, to be read safely."""
         return Node(self.properties)
+
+    def output(self, path: str) -> Value:
+        """What is told of the resource itself at ``path``, declared or computed; None where nothing is."""
+        value = self.node.raw(path)
+        return Node(self.outputs).raw(path) if value is None else value
 
     @property
     def stack(self) -> str:
@@ -258,6 +272,16 @@ class Estate:
     """All resources that are judged together, indexed so that a rule's cost does not grow with the estate."""
 
     resources: tuple[Resource, ...]
+
+    @cached_property
+    def _answers(self) -> dict[object, object]:
+        return {}
+
+    def once(self, question: Callable[[Estate], Answer]) -> Answer:
+        """The answer to a question about the whole estate, asked once however many rules want it."""
+        if question not in self._answers:
+            self._answers[question] = question(self)
+        return cast("Answer", self._answers[question])
 
     @cached_property
     def by_urn(self) -> Mapping[str, Resource]:
@@ -278,7 +302,7 @@ class Estate:
         for resource in self.resources:
             identities = {
                 resource.id,
-                *(resource.node.raw(key) for key in _IDENTITIES),
+                *(resource.output(key) for key in _IDENTITIES),
             }
             for identity in identities:
                 if isinstance(identity, str) and identity:
@@ -372,3 +396,8 @@ def walk(value: object, path: str = "") -> Iterator[tuple[str, object]]:
             pending.extend((f"{where}[{i}]", inner) for i, inner in enumerate(item))
         else:
             yield where, item
+
+
+def declared(inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -> dict[str, Value]:
+    """What the program declared, with the value that each property has in the end."""
+    return {key: outputs.get(key, value) for key, value in inputs.items()}

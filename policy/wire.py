@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
-from policy.model import UNKNOWN, Resource, Secret, Value
+from policy.model import UNKNOWN, Resource, Secret, Value, declared
 
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the signature of secrets, not one of them
@@ -106,15 +106,20 @@ def resource_of(
     parent: str | None = None,
     dependencies: Sequence[str] = (),
     property_dependencies: Mapping[str, _Dependencies] | None = None,
+    inputs: Mapping[str, Value] | None = None,
 ) -> Resource:
-    """A resource from the engine's message: its inputs in ``Analyze``, its outputs in ``AnalyzeStack``."""
-    properties = value_of(struct_value(message.properties))
-    identity = properties.get("id")
+    """A resource from the engine's message: its inputs in ``Analyze``, its outputs in ``AnalyzeStack``.
+
+    ``inputs`` are those of an earlier ``Analyze`` of the same resource.
+    """
+    told = value_of(struct_value(message.properties))
+    identity = told.get("id")
     return Resource(
         urn=message.urn,
         type=message.type,
         name=message.name,
-        properties=properties,
+        properties=told if inputs is None else declared(inputs, told),
+        outputs=told,
         parent=parent or message.options.parent or None,
         dependencies=tuple(dependencies),
         property_dependencies={key: tuple(found.urns) for key, found in (property_dependencies or {}).items()},

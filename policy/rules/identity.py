@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from policy.model import UNKNOWN, Secret, walk
+from policy.model import UNKNOWN, Estate, Secret, walk
 from policy.rule import Case, Check, Finding, Level, Rule, Severity, Undecided, Violation
 from policy.rules.documents import Statement, all_statements, is_everyone, matches, statements
 from policy.rules.types import (
@@ -310,25 +312,32 @@ def _narrowed(statement: Statement) -> bool:
     return False
 
 
+def _account(principal: str) -> str | None:
+    account = principal.split(":")[4] if principal.count(":") >= 5 else principal
+    return account if account.isdigit() and len(account) == 12 else None
+
+
+def _own_account(estate: Estate) -> str | None:
+    """The account that the estate's policies name most often; None where no policy names one."""
+    named: Counter[str] = Counter()
+    for resource in estate.of(*_RESOURCE_POLICIES, ROLE):
+        for path in ("policy", "assumeRolePolicy"):
+            document = resource.node.raw(path)
+            if isinstance(document, str):
+                named.update(_ACCOUNT.findall(document))
+    return named.most_common(1)[0][0] if named else None
+
+
+_ACCOUNT: Final = re.compile(r"(?<![0-9])[0-9]{12}(?![0-9])")
+_RESOURCE_POLICIES: Final = (BUCKET_POLICY, TOPIC_POLICY, QUEUE_POLICY, SECRET_POLICY, REPOSITORY_POLICY, KMS_KEY)
+
+
 def _cross_account(case: Case) -> Iterator[Finding]:
-    """Principals of accounts other than the estate's own, which is told from the ARNs of its resources."""
-    own = {
-        arn.split(":")[4]
-        for resource in case.estate.of(ROLE, KMS_KEY, SECRET)
-        if isinstance(arn := resource.node.raw("arn"), str) and arn.count(":") >= 5
-    }
-    own |= {str(account) for account in case.parameters["accounts"]}
+    allowed = {case.estate.once(_own_account), *case.parameters["accounts"]}
     for statement in statements(case.node, "policy"):
-        if not statement.allows:
-            continue
-        for principal in statement.principals:
-            account = principal.split(":")[4] if principal.count(":") >= 5 else principal
-            if not account.isdigit() or len(account) != 12 or account in own:
-                continue
-            if own:
-                yield Violation(f"{statement.node.path} admits account {account}")
-            else:
-                yield Undecided("the estate's own account is known only after the update")
+        foreign = {_account(principal) for principal in statement.principals} - allowed - {None}
+        if statement.allows and foreign:
+            yield Violation(f"{statement.node.path} admits account {', '.join(sorted(map(str, foreign)))}")
 
 
 def _provider_keys(case: Case) -> Iterator[Finding]:
@@ -647,7 +656,7 @@ RULES = (
         title="Resource policies admit the estate's own account only",
         reason="An account that was trusted once stays trusted.",
         remedy="Remove the account, or name it in the rule's parameter accounts.",
-        types=(BUCKET_POLICY, TOPIC_POLICY, QUEUE_POLICY, SECRET_POLICY, REPOSITORY_POLICY, KMS_KEY),
+        types=_RESOURCE_POLICIES,
         check=_cross_account,
         severity=_HIGH,
         scope="stack",

@@ -75,13 +75,13 @@ def _dimensions_resolve(case: Case) -> Iterator[Finding]:
 
 
 def _names(target: Resource, value: str) -> bool:
-    names = [target.id, *(target.node.raw(path) for path in _NAMES)]
+    names = [target.id, *(target.output(path) for path in _NAMES)]
     # Members of a replication group are its id with a number.
     return any(isinstance(name, str) and name and (value == name or value.startswith(f"{name}-")) for name in names)
 
 
 def _unnamed(target: Resource) -> bool:
-    return any(target.node.raw(path) is UNKNOWN for path in _NAMES)
+    return any(target.output(path) is UNKNOWN for path in _NAMES)
 
 
 def _watched(case: Case) -> Iterator[Finding]:
@@ -116,7 +116,7 @@ def _belongs(case: Case) -> Iterator[Finding]:
 
 
 def _own_names(owner: Resource) -> list[str]:
-    return [name for path in _NAMES if isinstance(name := owner.node.raw(path), str)]
+    return [name for path in _NAMES if isinstance(name := owner.output(path), str)]
 
 
 def _key_admits(key: Resource, principal: str) -> bool | None:

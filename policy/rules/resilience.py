@@ -52,7 +52,7 @@ def _selected_by(case: Case, selection: Resource) -> bool:
         return True
     node = selection.node
     patterns = [text for text in node.raw("resources") or () if isinstance(text, str)]
-    arn = case.node.raw("arn")
+    arn = case.resource.output("arn")
     if any(pattern == "*" or (isinstance(arn, str) and fnmatchcase(arn, pattern)) for pattern in patterns):
         return True
     tags = _tags(case)
