@@ -16,8 +16,8 @@ where the patient pay less of the spread and ``sigma_t`` is the volatility of a 
 + 1`` then has the return ``R = C_{t+1} / C_t - 1``::
 
     equity'   = equity * (1 - cost) * (1 + q' * R)
-    drawdown' = 1 - equity' / max(peak, equity')
-    reward    = 100 * (ln(equity' / equity) - drawdown_weight * max(drawdown' - drawdown, 0))
+    worst'  = max(worst, 1 - equity' / max(peak, equity'))
+    reward  = 100 * (ln(equity' / equity) - drawdown_weight * (worst' - worst))
 
 Every agent receives this same reward: they are one team. Its unit is a percent of equity, so that the sum over an
 episode is the log return in percent minus what the drawdowns were charged. An account that falls to ``ruin`` of its
@@ -75,7 +75,7 @@ class Costs(BaseModel):
     impact: float = Field(default=0.05, ge=0.0, le=10.0)
     """Slippage in units of a bar's volatility for trading the whole equity at once."""
     drawdown_weight: float = Field(default=0.1, ge=0.0, le=10.0)
-    """Reward given up per unit of new drawdown."""
+    """Reward given up per unit by which the deepest drawdown grows."""
     ruin: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of the first equity at which an account is closed."""
 
@@ -88,8 +88,8 @@ class Account(NamedTuple):
     """In units of the first equity."""
     peak: Tensor
     """Highest equity so far."""
-    drawdown: Tensor
-    """``1 - equity / peak``."""
+    worst: Tensor
+    """The deepest drawdown so far, as a share of the peak before it."""
 
     @classmethod
     def fresh(cls, count: int, device: torch.device) -> Account:
@@ -145,10 +145,9 @@ class Broker:
         growth = ((1.0 - cost) * (held * bar_return).add_(1.0)).clamp_min_(_SMALLEST_GROWTH)
         equity = account.equity * growth
         peak = torch.maximum(account.peak, equity)
-        drawdown = 1.0 - equity / peak
-        deepening = (drawdown - account.drawdown).clamp_min_(0.0)
-        reward = growth.log_().sub_(deepening, alpha=self.costs.drawdown_weight).mul_(100.0)
-        return Outcome(Account(held, equity, peak, drawdown), reward, cost, traded, equity <= self.costs.ruin)
+        worst = torch.maximum(account.worst, 1.0 - equity / peak)
+        reward = growth.log_().sub_(worst - account.worst, alpha=self.costs.drawdown_weight).mul_(100.0)
+        return Outcome(Account(held, equity, peak, worst), reward, cost, traded, equity <= self.costs.ruin)
 
 
 def _order(tactical: int, risk: int, execution: int, costs: Costs) -> tuple[float, float, float, float, float]:
