@@ -46,7 +46,7 @@ class Identity:
     region: str
     resolved: bool
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """A stable hexadecimal text that differs between resources."""
         return hashlib.sha256(self.urn.encode()).hexdigest()
@@ -159,7 +159,7 @@ def _resource_properties(token: str) -> Mapping[str, _Property]:
         return {}
     properties: dict[str, _Property] = {}
     kinds = _types.resource_types(cls)
-    settable = inspect.signature(getattr(cls, "_internal_init", cls.__init__)).parameters
+    settable = inspect.signature(getattr(cls, "_internal_init", cls)).parameters
     names = _types.resource_pulumi_to_py_names(cls)
     for name, hint in _types._raw_return_hints(cls).items():  # noqa: SLF001 - the public form has unwrapped Optional already
         if name in kinds:
@@ -255,22 +255,21 @@ def _scalar(kind: Hint, identity: Identity, name: str) -> struct_pb2.Value:
 
 def _text(identity: Identity, name: str) -> str:
     lower = name.lower()
-    host = f"{identity.name}.{identity.digest[:12]}.{identity.region}.example.com"
+    if lower in ("ownerid", "registryid", "accountid"):
+        return ACCOUNT
+    if lower in ("bucket", "name", "identifier"):
+        return f"{identity.name}-{identity.digest[:7]}"
+    if lower.endswith(("address", "addresses", "dnsname", "domainname", "host", "endpoint", "issuer", "url")):
+        return _address(identity, lower)
     service = identity.type.partition(":")[2].partition("/")[0]
-    exact = {
-        "endpoint": f"{host}:5432" if service == "rds" else f"https://{host}",
-        "issuer": f"https://{host}",
-        "region": identity.region,
-        "data": "cGxhY2Vob2xkZXI=",  # a certificate, in base64
-        **dict.fromkeys(("ownerid", "registryid", "accountid"), ACCOUNT),
-        **dict.fromkeys(("bucket", "name", "identifier"), f"{identity.name}-{identity.digest[:7]}"),
-    }
-    endings = {
-        "arn": f"arn:aws:{service}:{identity.region}:{ACCOUNT}:{identity.kind}/{identity.physical_id}",
-        "url": f"https://{host}/",
-        "id": identity.physical_id,
-        **dict.fromkeys(("address", "dnsname", "domainname", "host", "endpoint", "addresses"), host),
-    }
-    if lower in exact:
-        return exact[lower]
-    return next((text for ending, text in endings.items() if lower.endswith(ending)), f"{identity.name}-{name}")
+    if lower.endswith("arn"):
+        return f"arn:aws:{service}:{identity.region}:{ACCOUNT}:{identity.kind}/{identity.physical_id}"
+    fixed = {"region": identity.region, "data": "cGxhY2Vob2xkZXI="}  # data: a certificate, in base64
+    return fixed.get(lower) or (identity.physical_id if lower.endswith("id") else f"{identity.name}-{name}")
+
+
+def _address(identity: Identity, name: str) -> str:
+    host = f"{identity.name}.{identity.digest[:12]}.{identity.region}.example.com"
+    if name == "endpoint" and identity.type.startswith("aws:rds/"):
+        return f"{host}:5432"
+    return f"https://{host}" if name in ("endpoint", "issuer") or name.endswith("url") else host

@@ -209,7 +209,9 @@ class PolicyClient:
             for policy in sorted(self._info.policies, key=lambda policy: policy.name)
             if policy.name != _REPORT
         )
-        checks = {opinion.mode: dict(opinion.checks) for opinion in opinions if opinion.checks}
+        checks: dict[str, Mapping[str, int]] = {
+            opinion.mode: dict(opinion.checks) for opinion in opinions if opinion.checks
+        }
         return Judgement(self._info.name, rules, tuple(findings), checks)
 
 
