@@ -32,7 +32,7 @@ from pulumi_policy.policy import _PolicyAnalyzerServicer
 from policy.model import Estate, Resource, Value
 from policy.report import REPORT_POLICY, counts_json, counts_text
 from policy.rule import Level, Outcome, Rule
-from policy.settings import RuleSettings, SettingsError, rule_schema, settings_of
+from policy.settings import RuleSettings, SettingsError, own_configuration, own_settings, rule_schema, settings_of
 from policy.verdict import ANY_TYPE, Judge, Report, Tally, Verdict, subjects
 from policy.wire import Message, resource_of, struct_value
 
@@ -94,10 +94,12 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         policies = [*map(policy_of, rules), report_policy()]
-        super().__init__(PACK, VERSION, policies, EnforcementLevel.MANDATORY, None, "The estate's controls")
+        super().__init__(
+            PACK, VERSION, policies, EnforcementLevel.MANDATORY, own_configuration(), "The estate's controls"
+        )
         self._rules = {rule.id: rule for rule in rules}
         self._resource_rules = [rule for rule in rules if rule.scope == "resource"]
-        self._judge = Judge.of(rules)
+        self._judge = Judge.of(rules, own_settings(rules))
         self._format = "text"
         self._lock = threading.Lock()
         self._seen: dict[str, _Seen] = {}
@@ -105,7 +107,8 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
     def Configure(self, request: Message, context: Message) -> Message:  # noqa: N802 - the protocol's name
         """Take the levels, waivers and parameters of the stack."""
         answer = super().Configure(request, context)
-        settings: dict[str, RuleSettings] = {}
+        own = own_configuration()
+        settings: dict[str, RuleSettings] = dict(own_settings(self._rules.values()))
         try:
             for name, given in request.policyConfig.items():
                 properties = struct_value(given.properties)
@@ -113,7 +116,13 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
                     self._format = str(properties.get("format", "text"))
                 elif name in self._rules:
                     level = self._convert_enforcement_level(given.enforcementLevel)
-                    settings[name] = settings_of(self._rules[name], {**properties, "enforcementLevel": _level(level)})
+                    mine = own.get(name)
+                    merged = {
+                        **(mine if isinstance(mine, dict) else {}),
+                        **properties,
+                        "enforcementLevel": _level(level),
+                    }
+                    settings[name] = settings_of(self._rules[name], merged)
         except SettingsError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         self._judge = Judge.of(self._rules.values(), settings)

@@ -9,6 +9,9 @@ from policy.rules import (
     data_stores,
     exposure,
     identity,
+    kubernetes_objects,
+    kubernetes_pods,
+    kubernetes_rbac,
     monitoring,
     network,
     resilience,
@@ -28,6 +31,9 @@ CONCERNS = {
     "Storage, images and secrets": storage.RULES,
     "Resilience": resilience.RULES,
     "Monitoring": monitoring.RULES,
+    "Kubernetes pods": kubernetes_pods.RULES,
+    "Kubernetes objects": kubernetes_objects.RULES,
+    "Kubernetes rights": kubernetes_rbac.RULES,
     "Supply and cost": supply.RULES,
 }
 """The rules by concern, in the order of the documentation."""

@@ -38,7 +38,6 @@ WAIVERS_SCHEMA: Mapping[str, Any] = {
         "required": ["urn", "reason", "expires"],
         "additionalProperties": False,
     },
-    "default": [],
 }
 
 STACKS_SCHEMA: Mapping[str, Any] = {
@@ -158,13 +157,35 @@ def read_settings(path: Path, rules: Iterable[Rule]) -> dict[str, RuleSettings]:
     Raises:
         SettingsError: the file cannot be read, is not JSON, or is not what ``pack_schema`` says.
     """
+    return settings_of_all(rules, _read_object(path))
+
+
+def _read_object(path: Path) -> dict[str, object]:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: {error}") from None
     if not isinstance(given, dict):
         raise SettingsError(f"{path}: expected an object of rule ids")
-    return settings_of_all(rules, given)
+    return given
+
+
+def own_configuration() -> dict[str, object]:
+    """What the pack's own ``config.json`` says; the configuration of a stack goes before it, key by key.
+
+    Raises:
+        SettingsError: the file cannot be read, or is no JSON object.
+    """
+    return _read_object(Path(__file__).with_name("config.json"))
+
+
+def own_settings(rules: Iterable[Rule]) -> dict[str, RuleSettings]:
+    """The settings of every rule by the pack's own configuration.
+
+    Raises:
+        SettingsError: as ``settings_of_all``.
+    """
+    return settings_of_all(rules, own_configuration())
 
 
 def _level(where: str, value: object) -> Level:

@@ -63,7 +63,8 @@ class Statement:
             if operator.lower().startswith("bool") and isinstance(keys, Mapping):
                 for key, value in keys.items():
                     if key.lower() == "aws:securetransport" and str(_plain(value)).lower() == "false":
-                        return any(action == "*" or action.endswith(":*") for action in self.actions)
+                        # Topic policies may not say sns:*: publishing is what carries data.
+                        return any(a == "*" or a.endswith(":*") or a.lower() == "sns:publish" for a in self.actions)
         return False
 
 

@@ -246,6 +246,7 @@ RULES = (
         types=(BACKUP_PLAN,),
         check=_plan_keeps,
         severity=_MEDIUM,
+        stacks=_PRODUCTION,
         parameters={"minimum_days": {"type": "integer", "minimum": 1, "default": 28}},
     ),
     Rule(
