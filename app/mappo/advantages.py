@@ -71,7 +71,7 @@ def _compiled_recursion() -> Callable[..., None]:
         decay: float,
         advantages: NDArray[np.float32],
     ) -> None:
-        gamma32, decay32 = numba.float32(gamma), numba.float32(decay)
+        gamma32, decay32 = numba.float32(gamma), numba.float32(decay)  # or every product would be a double's
         for column in range(rewards.shape[1]):
             going_on = numba.float32(not ends[-1, column])
             advantages[-1, column] = rewards[-1, column] + gamma32 * going_on * last_values[column] - values[-1, column]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.mappo import checkpoint, distributed
 from app.mappo.config import MappoConfig
-from app.mappo.environment import VectorEnv, check_observation
+from app.mappo.environment import VectorEnv, check_finite, check_observation
 from app.mappo.models import Actor, Critic
 from app.mappo.policy import Policy
 from app.mappo.rollout import Collector, Rollout
@@ -33,7 +33,7 @@ class Learner:
         """Builds the networks and resets ``env``.
 
         Raises:
-            EnvironmentContractError: the environment's first observation, or what it offers, does not fit.
+            EnvironmentContractError: the first observation is wrong, or ``final_observation`` is needed and missing.
             ValueError: more minibatches than environment steps in a rollout.
         """
         frames = config.rollout_steps * env.num_envs
@@ -61,6 +61,7 @@ class Learner:
         with torch.no_grad():
             observation = env.reset(seed + distributed.rank())
             check_observation(env, observation, device=device)
+            check_finite("observation", observation.unsqueeze(0), first_frame=0)
             self.collector.begin(observation)
 
     def train(self, frames: int, on_update: Callable[[UpdateStats], None] | None = None) -> TrainingReport:

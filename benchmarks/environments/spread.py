@@ -1,15 +1,15 @@
 """MPE ``simple_spread`` (Lowe et al. 2017): three agents cover three landmarks in 25 steps without colliding.
 
-:class:`PublicSpread` steps Farama's ``mpe2.simple_spread_v3`` itself, one Python world a copy; held-out scores come from it.
-:class:`BatchedSpread` is the same task as tensors over all copies, quick enough that a training measures the learner;
-``tests/app/mappo/test_benchmark_environments.py`` steps both from the same states and demands the same rewards and observations.
+:class:`PublicSpread` steps Farama's ``mpe2.simple_spread_v3`` itself, one Python world a copy: held-out scores are its
+scores. :class:`BatchedSpread` is the same task as tensors over all copies, quick enough that a training measures the
+learner; ``tests/app/mappo/test_benchmark_environments.py`` demands the same rewards and observations of both.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from mpe2 import simple_spread_v3
+from mpe2 import simple_spread_v3  # type: ignore[import-untyped]
 from torch import Tensor
 
 AGENTS = 3
@@ -32,7 +32,7 @@ class BatchedSpread:
         self.num_envs = num_envs
         self.num_agents = AGENTS
         self.num_actions = len(_FORCES)
-        self.observation_shape = (18,)
+        self.observation_shape: tuple[int, ...] = (18,)
         self.final_observation = torch.zeros(num_envs, AGENTS, 18)
         self._generator = torch.Generator()
         self._others = torch.tensor([[1, 2], [0, 2], [0, 1]])
@@ -82,7 +82,8 @@ class BatchedSpread:
         uncovered = to_landmarks.amin(-1).sum(-1, keepdim=True)
         between = torch.linalg.vector_norm(self.positions.unsqueeze(2) - self.positions.unsqueeze(1), dim=-1)
         collisions = (between + self._apart < AGENT_DIAMETER).sum(-1)
-        return (-(1.0 - LOCAL_RATIO) * uncovered - LOCAL_RATIO * collisions).float()
+        reward: Tensor = -(1.0 - LOCAL_RATIO) * uncovered - LOCAL_RATIO * collisions
+        return reward.float()
 
     def _observe(self) -> Tensor:
         own = self.positions.unsqueeze(2)
@@ -98,7 +99,7 @@ class PublicSpread:
         self.num_envs = num_envs
         self.num_agents = AGENTS
         self.num_actions = 5
-        self.observation_shape = (18,)
+        self.observation_shape: tuple[int, ...] = (18,)
         self.final_observation = torch.zeros(num_envs, AGENTS, 18)
         self._worlds = [
             simple_spread_v3.parallel_env(N=AGENTS, local_ratio=LOCAL_RATIO, max_cycles=EPISODE_STEPS)
@@ -133,11 +134,11 @@ class PublicSpread:
 
 
 def cover_landmarks(observation: Tensor) -> Tensor:
-    """A hand-written rule, (E, 3) actions: the best assignment of agents to landmarks, then walk to one's own and brake.
+    """A hand-written rule, (E, 3) actions: assign agents to landmarks at the least cost, walk to one's own and brake.
 
     All six assignments are compared by their summed distances.
     """
-    landmarks = observation[..., 4:10].unflatten(-1, (AGENTS, 2))
+    landmarks = observation[..., 4:10].reshape(*observation.shape[:-1], AGENTS, 2)
     distances = torch.linalg.vector_norm(landmarks, dim=-1)
     orders = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
     best = orders[distances[:, torch.arange(AGENTS), orders].sum(-1).argmin(-1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import vmas
+import vmas  # type: ignore[import-untyped]
 from torch import Tensor
 
 EPISODE_STEPS = 100
@@ -12,8 +12,8 @@ EPISODE_STEPS = 100
 class VmasEnv:
     """E copies of a VMAS scenario with discrete actions and VMAS's own defaults, at most 100 steps an episode.
 
-    Each axis of an agent's force is one of three values, so an agent has nine actions. VMAS resets one copy at a time; where all copies
-    end together they are reset together.
+    Each axis of an agent's force is one of three values, so an agent has nine actions. VMAS resets one copy at a
+    time; where all copies end together they are reset together.
     """
 
     def __init__(self, scenario: str, num_envs: int, *, steps: int = EPISODE_STEPS, **options: object) -> None:
