@@ -81,6 +81,19 @@ def report_policy() -> Policy:
     )
 
 
+def initial_config(rules: tuple[Rule, ...]) -> dict[str, dict[str, object]]:
+    """The pack's own configuration as the engine merges it with a stack's. A level left out would read as advisory."""
+    settings = own_settings(rules)
+    return {
+        name: {
+            **(given if isinstance(given, dict) else {}),
+            "enforcementLevel": EnforcementLevel(str(settings[name].level)),
+        }
+        for name, given in own_configuration().items()
+        if name in settings
+    }
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What one ``Analyze`` told of a resource, and what was said of it."""

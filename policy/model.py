@@ -26,6 +26,9 @@ class _Unknown:
     def __repr__(self) -> str:
         return "UNKNOWN"
 
+    def __reduce__(self) -> str:
+        return "UNKNOWN"  # copies and pickles are the one object again
+
 
 UNKNOWN: Final = _Unknown()
 
