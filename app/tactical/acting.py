@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.contract import TACTICAL
-from app.service.application import validation_problem
+from app.service.application import body_problem
 from app.service.batching import MicroBatcher
 from app.service.database import Database
 from app.service.edge import HotRequest, HotRoute
@@ -103,7 +103,7 @@ class Acting:
         try:
             asked = ActRequest.model_validate_json(request.body)
         except ValidationError as error:
-            raise validation_problem(error.errors(include_url=False, include_input=False)) from error
+            raise body_problem(error) from error
         moment = asked.market_data.timestamp or datetime.now(UTC)
         question = _Question(
             policy=await self._policies.get(asked.version),
