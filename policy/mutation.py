@@ -164,26 +164,29 @@ def add(
     properties: Mapping[str, Value],
     *,
     refers: Mapping[str, tuple[str, Where]] | None = None,
+    records: Mapping[str, tuple[str, Where]] | None = None,
+    name: str = "added",
     blame: str | None = None,
 ) -> Mutation:
-    """Add a resource; ``refers`` gives, by property, the type of the resource whose id it takes."""
+    """Add a resource, which is blamed unless the type of one that it refers to is named.
+
+    ``refers`` gives, by property, the resource whose id it takes; ``records`` the one that a given value depends on.
+    """
 
     def mutate(estate: Estate) -> Mutated:
         given, dependencies = dict(properties), {}
         for path, (target_type, where) in (refers or {}).items():
-            target = first(estate, target_type, where)
-            dependencies[path] = (target.urn,)
             given[path] = [UNKNOWN] if path.endswith("s") else UNKNOWN
+            dependencies[path] = (first(estate, target_type, where).urn,)
+        for path, (target_type, where) in (records or {}).items():
+            dependencies[path] = (first(estate, target_type, where).urn,)
         stack, project = estate.resources[0].urn.split("::")[:2]
-        urn = f"{stack}::{project}::{token}::added"
+        urn = f"{stack}::{project}::{token}::{name}"
         added = Resource(
-            urn, token, "added", given, outputs=given, property_dependencies=dependencies, protect=True, id="added"
+            urn, token, name, given, outputs=given, property_dependencies=dependencies, protect=True, id=name
         )
-        blamed = urn
-        if blame is not None:
-            near = [t for t, where in (refers or {}).values() if t == blame]
-            blamed = first(estate, blame, dict((refers or {}).values()).get(blame, anyone)).urn if near else urn
-        return with_resource(estate, added), blamed
+        mutated = with_resource(estate, added)
+        return mutated, urn if blame is None else _blamed(mutated, added, blame)
 
     return mutate
 

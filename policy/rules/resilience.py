@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from policy.checks import is_true
-from policy.model import Resource
+from policy.model import Resource, is_opaque
 from policy.rule import Case, Finding, NotApplicable, Rule, Severity, Undecided, Violation
 from policy.rules.documents import statements
 from policy.rules.types import (
@@ -51,7 +51,8 @@ def _selected_by(case: Case, selection: Resource) -> bool:
     if case.estate.refers(selection, "resources", case.resource):
         return True
     node = selection.node
-    patterns = [text for text in node.raw("resources") or () if isinstance(text, str)]
+    named = node.raw("resources")
+    patterns = [text for text in named if isinstance(text, str)] if isinstance(named, list) else []
     arn = case.resource.output("arn")
     if any(pattern == "*" or (isinstance(arn, str) and fnmatchcase(arn, pattern)) for pattern in patterns):
         return True
@@ -79,7 +80,11 @@ def _backed_up(case: Case) -> Iterator[Finding]:
             yield NotApplicable("it holds access logs, which the lifecycle ends")
             return
     selections = estate.of(BACKUP_SELECTION)
-    if not any(_selected_by(case, selection) for selection in selections):
+    if any(_selected_by(case, selection) for selection in selections):
+        return
+    if any(is_opaque(selection.node.raw("resources")) for selection in selections):
+        yield Undecided("what a backup selection takes is known only after the update")
+    else:
         yield Violation("no backup selection takes it, by ARN or by tag")
 
 
