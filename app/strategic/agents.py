@@ -6,13 +6,14 @@
 - Regime compares recent with older bars: maximum mean discrepancy (Gretton et al. 2012, eq. 5, the biased statistic),
   with a rational quadratic kernel, at several splits, and running moments of the price change.
 
-The functions are compiled for one window of standardised features laid out feature by feature, (13, 48): sixteen bars
-fill one vector register. They are called in a loop over the batch that is compiled too (`kernels.prepare`).
+`prepare` runs them over a batch. The functions are compiled for one window of standardised features laid out feature by
+feature, (13, 48): sixteen bars fill one vector register. What belongs to one compiled function stays in this file: the
+compiler's cache notices no change in another one.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numba
 import numpy as np
@@ -38,10 +39,26 @@ GROUPS: Final = (0, 24, 36, 42, 48)
 MOMENT_BARS: Final = (6, 12, 24, 48)
 MMD_DIMENSIONS: Final = 4
 
+REGRESSION_SIGNALS: Final = 3 * KERNEL_SCALES
+REGIME_SIGNALS: Final = len(SPLITS) + 2 * len(MOMENT_BARS) + 2
+
 FloatArray = NDArray[Any]
 
 # Infinities and NaN keep their meaning: an overflow must not turn into a number.
 _fast = numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", nogil=True)
+
+
+class InputWeights(NamedTuple):
+    """What `prepare` needs of `app.strategic.model.ModelWeights`, under the same names."""
+
+    center: FloatArray
+    inverse_scale: FloatArray
+    clip: FloatArray
+    metric: FloatArray
+    kernel_scales: FloatArray
+    projection: FloatArray
+    signal_center: FloatArray
+    signal_inverse_scale: FloatArray
 
 
 @_fast
@@ -74,6 +91,8 @@ def kernel_regression(
             difference = query - window[f, i]
             scratch[i] += weight * difference * difference
     one = np.float32(1.0)
+    # Sums are taken around the last price change: their difference then keeps its digits.
+    origin = window[PRICE_CHANGE, last]
     for s in range(len(scales)):
         scale = scales[s]
         total = np.float32(0.0)
@@ -82,13 +101,13 @@ def kernel_regression(
         second = np.float32(0.0)
         for i in range(last):
             k = one / (one + scratch[i] * scale)
-            y = window[PRICE_CHANGE, i + 1]
+            y = window[PRICE_CHANGE, i + 1] - origin
             total += k
             squares += k * k
             first += k * y
             second += k * y * y
         mean = first / total
-        out[3 * s] = mean
+        out[3 * s] = origin + mean
         out[3 * s + 1] = np.sqrt(max(second / total - mean * mean, np.float32(0.0)))
         out[3 * s + 2] = total * total / (squares * np.float32(47.0))
 
@@ -179,17 +198,76 @@ def discrepancy(
 
 @_fast
 def moments(window: FloatArray, out: FloatArray) -> None:
-    """Write mean and standard deviation of the price change over the last 6, 12, 24 and 48 bars, (>= 8,) in pairs."""
+    """Write what the price change did: ten numbers.
+
+    Mean and standard deviation over the last 6, 12, 24 and 48 bars in pairs, then the first autocorrelation
+    sum x_i x_(i-1) / sum x_i^2 and the largest |x_i| of the window.
+
+    Args:
+        window: (13, 48) standardised features.
+        out: (>= 10,).
+    """
     total = np.float32(0.0)
     squares = np.float32(0.0)
     position = BARS
+    origin = window[PRICE_CHANGE, BARS - 1]
     for m in range(len(MOMENT_BARS)):
         bars = MOMENT_BARS[m]
         while position > BARS - bars:
             position -= 1
-            value = window[PRICE_CHANGE, position]
+            value = window[PRICE_CHANGE, position] - origin
             total += value
             squares += value * value
         mean = total / np.float32(bars)
-        out[2 * m] = mean
+        out[2 * m] = origin + mean
         out[2 * m + 1] = np.sqrt(max(squares / np.float32(bars) - mean * mean, np.float32(0.0)))
+    followed = np.float32(0.0)
+    energy = window[PRICE_CHANGE, 0] * window[PRICE_CHANGE, 0]
+    largest = abs(window[PRICE_CHANGE, 0])
+    for i in range(1, BARS):
+        followed += window[PRICE_CHANGE, i] * window[PRICE_CHANGE, i - 1]
+        energy += window[PRICE_CHANGE, i] * window[PRICE_CHANGE, i]
+        largest = max(largest, abs(window[PRICE_CHANGE, i]))
+    out[8] = followed / max(energy, np.float32(1e-6))
+    out[9] = largest
+
+
+@_fast
+def prepare(matrices: FloatArray, weights: InputWeights, windows: FloatArray, signals: FloatArray) -> None:
+    """Standardise each matrix and compute the signals of NWRQK and Regime.
+
+    Standardised features are rounded to bfloat16 (to nearest even): the first and largest product then has operands
+    that a bfloat16 unit takes as they are, and its result does not depend on the precision that serves.
+
+    Args:
+        matrices: (N, 48, 13) raw features.
+        weights: of the input side.
+        windows: (N, 624) receives the standardised features, feature by feature.
+        signals: (N, 32) receives the standardised signals of NWRQK and Regime, 16 each.
+    """
+    patterns = windows.view(np.uint32)
+    low, odd, high = np.uint32(0x7FFF), np.uint32(1), np.uint32(0xFFFF0000)
+    scratch = np.empty(BARS, np.float32)
+    points = np.empty((MMD_DIMENSIONS, BARS), np.float32)
+    columns = np.empty(BARS, np.float32)
+    sums = np.empty((4, 4), np.float32)
+    bound = weights.clip[0]
+    scales = weights.kernel_scales[:KERNEL_SCALES]
+    age = weights.kernel_scales[KERNEL_SCALES]
+    for n in range(matrices.shape[0]):
+        window = windows[n].reshape((FEATURES, BARS))
+        for f in range(FEATURES):
+            shift = weights.center[f]
+            factor = weights.inverse_scale[f]
+            for i in range(BARS):
+                window[f, i] = min(max((matrices[n, i, f] - shift) * factor, -bound), bound)
+        for j in range(FEATURES * BARS):
+            bits = patterns[n, j]
+            half = np.uint32((bits >> np.uint32(16)) & odd)
+            patterns[n, j] = np.uint32(np.uint32(bits + np.uint32(low + half)) & high)
+        signals[n, :] = 0.0
+        kernel_regression(window, weights.metric, age, scales, scratch, signals[n])
+        discrepancy(window, weights.projection, points, columns, sums, signals[n, SIGNAL_WIDTH:])
+        moments(window, signals[n, SIGNAL_WIDTH + len(SPLITS) :])
+        for j in range(2 * SIGNAL_WIDTH):
+            signals[n, j] = (signals[n, j] - weights.signal_center[j]) * weights.signal_inverse_scale[j]

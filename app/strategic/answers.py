@@ -43,8 +43,8 @@ class Decisions:
         confidence: (N,) in [0, 1], calibrated probability that the decision is on the right side: the next bar's true
             expected return is above 0.05 % when buying, below -0.05 % when selling, between them when holding.
         level: (N,) int64, index in `LEVELS`.
-        epistemic: (N,) in [0, 1], ignorance of the model: 0.1 at the median of its training data, 0.5 at their 99th
-            percentile, near 1 far away from them.
+        epistemic: (N,) in [0, 1], ignorance of the model: 0.1 at the median of markets like those it was trained on,
+            0.5 at their 99th percentile, near 1 far away from them.
         aleatoric: (N,) in [0, 1], noise of the market: entropy of what the model expects the right side to be (sell,
             hold, buy) over its maximum, log 3.
         regime_probabilities: (N, 4) over `REGIMES`, calibrated; rows sum to 1.

@@ -40,25 +40,39 @@ def fit_temperature(
     """
     factor = np.ones(len(labels)) if moderation is None else moderation
     classes = logits.shape[1]
-    # The loss is convex in (slope, intercepts): Newton's method, with a ridge because only differences of intercepts count.
+    # The loss is convex in slope and intercepts: Newton's method. The ridge is there because only differences of
+    # intercepts count.
     columns = np.zeros((len(labels), classes, classes + 1))
     columns[:, :, 0] = logits * factor[:, None]
     columns[:, np.arange(classes), np.arange(classes) + 1] = factor[:, None]
-    truth = np.eye(classes)[labels]
+    columns = columns - np.take_along_axis(columns, labels[:, None, None].astype(np.int64), axis=1)
     parameters = np.zeros(classes + 1)
-    parameters[0] = 1.0
+    loss, gradient, curvature = _likelihood(columns, parameters)
     for _ in range(50):
-        scaled = columns @ parameters
-        probabilities = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-        mean = np.einsum("nk,nkp->np", probabilities, columns)
-        gradient = np.einsum("nk,nkp->p", probabilities - truth, columns) / len(labels)
-        spread = np.einsum("nk,nkp,nkq->pq", probabilities, columns, columns, optimize=True) - mean.T @ mean
-        step = np.linalg.solve(spread / len(labels) + 1e-6 * np.eye(classes + 1), gradient)
+        step = np.linalg.solve(curvature + 1e-6 * np.eye(classes + 1), gradient)
+        for _ in range(30):
+            tried = _likelihood(columns, parameters - step)
+            if tried[0] <= loss:
+                break
+            step /= 2.0
         parameters -= step
+        loss, gradient, curvature = tried
         if np.abs(step).max() < 1e-6:
             break
     return float(parameters[0]), parameters[1:] - parameters[1:].mean()
+
+
+def _likelihood(columns: Floats, parameters: Floats) -> tuple[float, Floats, Floats]:
+    """Negative log-likelihood, gradient and curvature; columns (N, K, P) are relative to those of the true class."""
+    odds = columns @ parameters
+    top = odds.max(axis=1, keepdims=True)
+    exponentials = np.exp(odds - top)
+    total = exponentials.sum(axis=1, keepdims=True)
+    probabilities = exponentials / total
+    mean = np.einsum("nk,nkp->np", probabilities, columns)
+    second = np.einsum("nkp,nkq->pq", probabilities[:, :, None] * columns, columns, optimize=True)
+    count = len(columns)
+    return float((np.log(total) + top).mean()), mean.mean(axis=0), (second - mean.T @ mean) / count
 
 
 def fit_logistic(scores: Floats, correct: NDArray[np.bool_]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from app.strategic.agents import BARS, FEATURES
 from app.strategic.answers import Decisions
 from app.strategic.kernels import ANSWER_COLUMNS, ANSWER_WIDTH
 from app.strategic.model import DEFAULT_MODEL, ModelError, StrategicModel, load_model
-from app.strategic.runtime import TOLERANCE, Lane, Precision, RuntimeReport, choose, measure_error
+from app.strategic.runtime import TOLERANCE, Lane, Precision, choose, measure_error
 
 Float32 = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -27,6 +27,12 @@ class Engine:
     """A loaded model ready to answer; safe to call from several threads.
 
     Create with `Engine.load`. A batch is cut into blocks that stay in the second-level cache; ``threads`` share them.
+
+    Attributes:
+        model: that answers.
+        runtime: what was chosen at start-up and why.
+        threads: that share a batch.
+        precision: as asked for.
     """
 
     def __init__(self, model: StrategicModel, *, threads: int = 1, precision: Precision = "auto") -> None:
@@ -49,8 +55,8 @@ class Engine:
         Args:
             path: of the model file; the shipped model by default.
             threads: that share one batch, at least 1.
-            precision: of the products: "float32", or "bfloat16" or "auto" to allow bfloat16 where the CPU has it and the
-                answers stay within 0.005 of float32.
+            precision: of the first product: "float32", or "auto" to allow bfloat16 where the CPU has it and the answers
+                recorded in float32 are reproduced.
 
         Raises:
             ModelError: The file is not a sound model, or no backend reproduces its recorded answers.
@@ -63,23 +69,18 @@ class Engine:
         """Version of the model that answers."""
         return self.model.version
 
-    @property
-    def runtime_report(self) -> RuntimeReport:
-        """What was chosen at start-up and why."""
-        return self.runtime
-
     def check(self) -> float:
         """Answer the model's probe again and return the greatest difference from its recorded answers.
 
         Raises:
-            ModelError: The difference exceeds the tolerance of the precision.
+            ModelError: The difference exceeds `runtime.TOLERANCE`.
         """
         lane = self._lanes.get()
         try:
             error = measure_error(lane, self.model.probe)
         finally:
             self._lanes.put(lane)
-        if not error <= TOLERANCE[self.runtime.precision]:
+        if not error <= TOLERANCE:
             raise ModelError(f"model {self.version}: recorded answers are missed by {error:.2g}")
         return error
 

@@ -1,6 +1,7 @@
-"""The compiled loops before and after the products: standardise and signals first, distributions and uncertainty last.
+"""What comes after the products: the agents' distributions, the coordinator's mixture, and the uncertainties.
 
-One thread works on one block of samples; whoever calls splits a batch over threads. Everything is float32.
+Compiled for one block of samples; whoever calls splits a batch over threads. Everything is float32. What belongs to one
+compiled function stays in this file: the compiler's cache notices no change in another one.
 """
 
 from __future__ import annotations
@@ -10,18 +11,6 @@ from typing import Any, Final, NamedTuple
 import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from app.strategic.agents import (
-    BARS,
-    FEATURES,
-    KERNEL_SCALES,
-    MMD_DIMENSIONS,
-    SIGNAL_WIDTH,
-    SPLITS,
-    discrepancy,
-    kernel_regression,
-    moments,
-)
 
 FloatArray = NDArray[Any]
 IntArray = NDArray[np.int64]
@@ -45,17 +34,6 @@ _LOG_9: Final = float(np.log(9.0))
 _fast = numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", nogil=True)
 
 
-class InputWeights(NamedTuple):
-    """What `prepare` needs of `model.ModelWeights`, under the same names."""
-
-    center: FloatArray
-    inverse_scale: FloatArray
-    clip: FloatArray
-    metric: FloatArray
-    kernel_scales: FloatArray
-    projection: FloatArray
-
-
 class OutputWeights(NamedTuple):
     """What `conclude` needs of `model.ModelWeights`, under the same names."""
 
@@ -65,36 +43,6 @@ class OutputWeights(NamedTuple):
     coordinator_bias: FloatArray
     uncertainty: FloatArray
     confidence: FloatArray
-
-
-@_fast
-def prepare(matrices: FloatArray, weights: InputWeights, windows: FloatArray, signals: FloatArray) -> None:
-    """Standardise each matrix and compute the signals of NWRQK and Regime.
-
-    Args:
-        matrices: (N, 48, 13) raw features.
-        weights: of the input side.
-        windows: (N, 624) receives the standardised features, feature by feature.
-        signals: (N, 32) receives the signals of NWRQK and Regime, 16 each.
-    """
-    scratch = np.empty(BARS, np.float32)
-    points = np.empty((MMD_DIMENSIONS, BARS), np.float32)
-    columns = np.empty(BARS, np.float32)
-    sums = np.empty((4, 4), np.float32)
-    bound = weights.clip[0]
-    scales = weights.kernel_scales[:KERNEL_SCALES]
-    age = weights.kernel_scales[KERNEL_SCALES]
-    for n in range(matrices.shape[0]):
-        window = windows[n].reshape((FEATURES, BARS))
-        for f in range(FEATURES):
-            shift = weights.center[f]
-            factor = weights.inverse_scale[f]
-            for i in range(BARS):
-                window[f, i] = min(max((matrices[n, i, f] - shift) * factor, -bound), bound)
-        signals[n, :] = 0.0
-        kernel_regression(window, weights.metric, age, scales, scratch, signals[n])
-        discrepancy(window, weights.projection, points, columns, sums, signals[n, SIGNAL_WIDTH:])
-        moments(window, signals[n, SIGNAL_WIDTH + len(SPLITS) :])
 
 
 @_fast
@@ -174,7 +122,7 @@ def _linear(units: FloatArray, weight: FloatArray, bias: FloatArray, out: FloatA
 
 
 @_fast
-def _variance(roots: FloatArray) -> np.float32:
+def _mean_square(roots: FloatArray) -> np.float32:
     """Mean square of a row of variance roots."""
     total = np.float32(0.0)
     for j in range(len(roots)):
@@ -188,13 +136,14 @@ def conclude(
 ) -> None:
     """Turn the last products into answers.
 
-    The logits of regime and edge are moderated by the variance v of the last layer, softmax(logits sqrt((1 + c m) / (1 + c v)))
+    The logits of regime and edge are moderated by the variance v of the last layer: times sqrt((1 + c m) / (1 + c v))
     (MacKay 1992, "The evidence framework applied to classification networks"; m is the median of v, where they were
-    calibrated), so that confidence falls where the model knows little.
+    calibrated), so that confidence falls where the model knows little. v is the mean square of the variance roots
+    divided by the probability that the window resembles the training markets.
 
     Args:
-        heads: (N, 4 A + 20) hidden units before tanh, regime logits, edge logits, pattern before tanh.
-        variance_roots: (N, D) with a mean square of v in each row.
+        heads: (N, 4 A + 21) hidden units before tanh, logits of regime, edge and familiarity, pattern before tanh.
+        variance_roots: (N, D).
         weights: of the output side.
         answers: (N, 43) receives the columns of `ANSWER_COLUMNS`.
         choices: (N, 3) receives decision, regime and confidence level.
@@ -205,7 +154,7 @@ def conclude(
     bits = np.empty(heads.shape[1], np.int32)
     powers = bits.view(np.float32)
     units = np.empty(heads.shape[1], np.float32)
-    # Logits of the three actors (0-14), the coordinator (15-17), regime (18-21), edge (22-24), edge unmoderated (25-27).
+    # Logits: three actors (0-14), coordinator (15-17), regime (18-21), edge (22-24), edge without moderation (25-27).
     logits = np.empty(28, np.float32)
     edge = np.empty(3, np.float32)
     noise = np.empty(3, np.float32)
@@ -217,7 +166,9 @@ def conclude(
         for j in range(heads.shape[1]):
             units[j] = (units[j] - one) / (units[j] + one)
 
-        variance = _variance(variance_roots[n])
+        # One over the probability of being familiar is one plus the odds of not being so.
+        strangeness = one + np.exp(-max(heads[n, start + 7], np.float32(-30.0)))
+        variance = _mean_square(variance_roots[n]) * strangeness
         moderation = np.sqrt(
             (one + weights.uncertainty[0] * weights.uncertainty[1]) / (one + weights.uncertainty[0] * variance)
         )
@@ -258,7 +209,7 @@ def conclude(
         for e in range(3):
             entropy -= noise[e] * np.log(max(noise[e], np.float32(1e-30)))
         row[25] = min(max(entropy / np.float32(np.log(3.0)), np.float32(0.0)), one)
-        row[30:43] = units[start + 7 : start + 20]
+        row[30:43] = units[start + 8 : start + 21]
         choices[n, 0] = decision
         choices[n, 1] = _argmax(row[26:30])
         choices[n, 2] = (row[23] < np.float32(0.8)) + (row[23] < np.float32(0.5))

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from app.strategic.agents import BARS, FEATURES, KERNEL_SCALES, MMD_DIMENSIONS, SIGNAL_WIDTH
+from app.strategic.agents import BARS, FEATURES, KERNEL_SCALES, MMD_DIMENSIONS, SIGNAL_WIDTH, InputWeights
 from app.strategic.answers import ACTIONS, AGENTS, EDGES, PATTERN_SIZE, REGIMES
-from app.strategic.kernels import InputWeights, OutputWeights
+from app.strategic.kernels import OutputWeights
 
 FORMAT: Final = "grandmodel-strategic-1"
 DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "default.safetensors"
@@ -41,14 +41,16 @@ class ModelWeights:
         metric: (13,) weights of the features in NWRQK's distance.
         kernel_scales: (3 + 1,) values of 1 / (2 l^2), then the weight of a bar's age.
         projection: (4, 13) of the regime agent's discrepancy.
+        signal_center: (32,) mean of the signals of NWRQK and Regime.
+        signal_inverse_scale: (32,) one over their standard deviation.
         first_weight: (624, T + 16 + K); the MLMI columns are zero outside the RSI rows, the sketch columns are whitened
             random directions.
         first_bias: (T + 16 + K,).
-        second_weight: (T + 16, H).
+        second_weight: (T + 16 + 32, H). Rows are the first layer's units, then the signals of NWRQK and Regime.
         second_bias: (H,).
-        head_weight: (H + 48, 4 A + 4 + 3 + 13): hidden units of the three actors and of the coordinator, logits of
-            regime and edge, pattern. Rows are the embedding, then 16 signals of each agent.
-        head_bias: (4 A + 4 + 3 + 13,).
+        head_weight: (H + 48, 4 A + 4 + 3 + 1 + 13): hidden units of the three actors and of the coordinator, logits of
+            regime, edge and familiarity, pattern. Rows are the embedding, then 16 signals of each agent.
+        head_bias: (4 A + 4 + 3 + 1 + 13,).
         actor_weight: (3, 5, A).
         actor_bias: (3, 5).
         coordinator_weight: (3, A).
@@ -56,8 +58,8 @@ class ModelWeights:
         covariance_factor: (H + K, H + K) L with L L^T the posterior covariance of the last layer over (embedding,
             sketch), scaled to a mean variance of one on the training data.
         covariance_bias: (H + K,) minus the training mean of (embedding, sketch), times L.
-        uncertainty: (3,) factor of the moderation of the logits; median and 99th percentile of the variance in
-            training.
+        uncertainty: (3,) factor of the moderation of the logits; median and 99th percentile of the variance on familiar
+            windows.
         confidence: (2,) slope and intercept of the confidence's logit.
     """
 
@@ -67,6 +69,8 @@ class ModelWeights:
     metric: Float32
     kernel_scales: Float32
     projection: Float32
+    signal_center: Float32
+    signal_inverse_scale: Float32
     first_weight: Float32
     first_bias: Float32
     second_weight: Float32
@@ -90,12 +94,12 @@ class ModelWeights:
     @property
     def trunk(self) -> int:
         """T, units of the first layer that see every feature."""
-        return int(self.second_weight.shape[0]) - SIGNAL_WIDTH
+        return int(self.second_weight.shape[0]) - 3 * SIGNAL_WIDTH
 
     @property
     def sketch(self) -> int:
         """K, whitened directions that show a window unlike the training data."""
-        return int(self.first_weight.shape[1] - self.second_weight.shape[0])
+        return int(self.first_weight.shape[1]) - self.trunk - SIGNAL_WIDTH
 
     @property
     def hidden(self) -> int:
@@ -150,7 +154,7 @@ class ModelWeights:
             ModelError: The first array that does not fit, with what was expected.
         """
         trunk, sketch, embedding, hidden = self.trunk, self.sketch, self.embedding, self.hidden
-        heads = (len(AGENTS) + 1) * hidden + len(REGIMES) + EDGES + PATTERN_SIZE
+        heads = (len(AGENTS) + 1) * hidden + len(REGIMES) + EDGES + 1 + PATTERN_SIZE
         if min(trunk, sketch, embedding, hidden) < 1:
             raise ModelError(
                 "layers do not follow each other: trunk, sketch, embedding and hidden units must be positive"
@@ -162,9 +166,11 @@ class ModelWeights:
             "metric": (FEATURES,),
             "kernel_scales": (KERNEL_SCALES + 1,),
             "projection": (MMD_DIMENSIONS, FEATURES),
+            "signal_center": (2 * SIGNAL_WIDTH,),
+            "signal_inverse_scale": (2 * SIGNAL_WIDTH,),
             "first_weight": (BARS * FEATURES, trunk + SIGNAL_WIDTH + sketch),
             "first_bias": (trunk + SIGNAL_WIDTH + sketch,),
-            "second_weight": (trunk + SIGNAL_WIDTH, embedding),
+            "second_weight": (trunk + 3 * SIGNAL_WIDTH, embedding),
             "second_bias": (embedding,),
             "head_weight": (embedding + 3 * SIGNAL_WIDTH, heads),
             "head_bias": (heads,),

@@ -1,7 +1,7 @@
-"""The products for one or a few matrices, compiled: what a library's call overhead would cost is more than the products.
+"""The products for one or a few matrices, compiled: the overhead of a library's call would cost more than they do.
 
-A product of one sample reads every weight once, so that the width of a weight in memory decides its time: weights can be kept in bfloat16
-(arithmetic stays in float32), two to a 32-bit word.
+A product of one sample reads every weight once, so that the width of a weight in memory decides its time: weights can
+be kept in bfloat16 (arithmetic stays in float32), two to a 32-bit word.
 """
 
 from __future__ import annotations
@@ -49,14 +49,16 @@ def pack_bfloat16(weight: FloatArray) -> Words:
     return np.ascontiguousarray(bits[:, :half] | (bits[:, half:] << np.uint32(16)))
 
 
-@intrinsic  # type: ignore[misc]
-def _as_float(_: Any, bits: Any) -> Any:  # noqa: ANN401 - numba's typing objects have no public types
-    """The float32 whose bits a uint32 holds."""
+def _float_of_bits(_: Any, bits: Any) -> Any:  # noqa: ANN401 - numba's typing objects have no public types
+    """The float32 whose bits a uint32 holds, as numba's compiler wants it told."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:  # noqa: ANN401
         return builder.bitcast(arguments[0], ir.FloatType())
 
-    return types.float32(types.uint32), generate
+    return types.float32(bits), generate
+
+
+_as_float: Any = intrinsic(_float_of_bits)
 
 
 @_fast
@@ -125,7 +127,9 @@ def _products(affine: Any) -> Any:  # noqa: ANN401 - a numba dispatcher
     def products(
         windows: FloatArray, signals: FloatArray, layers: Layers, heads: FloatArray, roots: FloatArray
     ) -> None:
-        rectified, embedding = len(layers.second), len(layers.second_bias)
+        embedding = len(layers.second_bias)
+        rectified = len(layers.second) - 2 * SIGNAL_WIDTH
+        units = np.empty(len(layers.second), np.float32)
         first = np.empty(len(layers.first_bias), np.float32)
         features = np.empty(embedding + 3 * SIGNAL_WIDTH, np.float32)
         bayesian = np.empty(len(layers.covariance_bias), np.float32)
@@ -133,13 +137,14 @@ def _products(affine: Any) -> Any:  # noqa: ANN401 - a numba dispatcher
         for n in range(windows.shape[0]):
             affine(windows[n], layers.first, layers.first_bias, first)
             for j in range(rectified):
-                first[j] = max(first[j], zero)
+                units[j] = max(first[j], zero)
+            units[rectified:] = signals[n]
             second = features[:embedding]
-            affine(first[:rectified], layers.second, layers.second_bias, second)
+            affine(units, layers.second, layers.second_bias, second)
             for j in range(embedding):
                 second[j] = max(second[j], zero)
                 bayesian[j] = second[j]
-            features[embedding : embedding + SIGNAL_WIDTH] = first[rectified - SIGNAL_WIDTH : rectified]
+            features[embedding : embedding + SIGNAL_WIDTH] = units[rectified - SIGNAL_WIDTH : rectified]
             features[embedding + SIGNAL_WIDTH :] = signals[n]
             bayesian[embedding:] = first[rectified:]
             affine(features, layers.heads, layers.heads_bias, heads[n])

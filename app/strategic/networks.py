@@ -72,7 +72,7 @@ class SignalNetwork(nn.Module):
 
 
 def moments(windows: Tensor) -> Tensor:
-    """(N, 8), as `agents.moments`."""
+    """(N, 8), the means and deviations of `agents.moments`."""
     columns = []
     for bars in MOMENT_BARS:
         recent = windows[:, PRICE_CHANGE, -bars:]
@@ -92,10 +92,11 @@ class TrunkNetwork(nn.Module):
         super().__init__()
         self.first = nn.Linear(BARS * FEATURES, trunk)
         self.mlmi = nn.Linear(BARS, SIGNAL_WIDTH)
-        self.second = nn.Linear(trunk + SIGNAL_WIDTH, embedding)
+        self.second = nn.Linear(trunk + 3 * SIGNAL_WIDTH, embedding)
         inputs = embedding + 3 * SIGNAL_WIDTH
         self.regime = nn.Linear(inputs, len(REGIMES))
         self.edge = nn.Linear(inputs, EDGES)
+        self.familiar = nn.Linear(inputs, 1)
         self.pattern = nn.Linear(inputs, PATTERN_SIZE)
         self.summary = nn.Linear(PATTERN_SIZE, SUMMARY)
         for layer in (self.first, self.mlmi, self.second):
@@ -106,14 +107,14 @@ class TrunkNetwork(nn.Module):
         """Embedding and the agents' signals (N, H + 48) of flat windows (N, 624) and standardised signals (N, 32)."""
         rsi = windows[:, RSI * BARS : (RSI + 1) * BARS]
         mlmi = torch.relu(self.mlmi(rsi))
-        embedding = torch.relu(self.second(torch.cat([torch.relu(self.first(windows)), mlmi], dim=1)))
+        embedding = torch.relu(self.second(torch.cat([torch.relu(self.first(windows)), mlmi, signals], dim=1)))
         return torch.cat([embedding, mlmi, signals], dim=1)
 
-    def forward(self, windows: Tensor, signals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Regime logits (N, 4), edge logits (N, 3) and the window's summary as the pattern tells it (N, 39)."""
+    def forward(self, windows: Tensor, signals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits of regime (N, 4), edge (N, 3), familiarity (N,), and the summary as the pattern tells it (N, 39)."""
         features = self.features(windows, signals)
         summary = self.summary(torch.tanh(self.pattern(features)))
-        return self.regime(features), self.edge(features), summary
+        return self.regime(features), self.edge(features), self.familiar(features)[:, 0], summary
 
 
 def summarise_windows(windows: Tensor) -> Tensor:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.market.simulator import SimulatorConfig
+from app.market.simulator import Regime, SimulatorConfig
 from app.strategic.answers import REGIMES, Decisions
 from app.strategic.calibration import auroc, expected_calibration_error, macro_f1
 from app.strategic.engine import Engine
-from app.strategic.simulation import BAR_MINUTES, SimulatedMarkets, simulate_markets
+from app.strategic.shifts import EXAMINATION
+from app.strategic.simulation import SimulatedMarkets, simulate_markets
 from app.strategic.trading import COST, POSITIONS
-
-Matrices = NDArray[np.float32]
 
 
 def sample_windows(
@@ -74,76 +71,21 @@ def _net_return(positions: NDArray[Any], returns: NDArray[np.float32]) -> float:
     return float((positions * returns - COST * changes).mean() * 1e4)
 
 
-def _stale(matrices: Matrices, _: np.random.Generator) -> Matrices:
-    changed = matrices.copy()
-    changed[:, 24:] = changed[:, 23:24]
-    return changed
-
-
-def _scaled(matrices: Matrices, _: np.random.Generator) -> Matrices:
-    return matrices * np.float32(10.0)
-
-
-def _noisy(matrices: Matrices, random: np.random.Generator) -> Matrices:
-    spread = matrices.reshape(-1, matrices.shape[-1]).std(axis=0)
-    noise = random.standard_normal(matrices.shape, dtype=np.float32)
-    noisy: Matrices = matrices + np.float32(0.5) * spread * noise
-    return noisy
-
-
-def _swapped_columns(matrices: Matrices, _: np.random.Generator) -> Matrices:
-    return np.ascontiguousarray(np.roll(matrices, 1, axis=2))
-
-
-def _shuffled_bars(matrices: Matrices, random: np.random.Generator) -> Matrices:
-    return np.ascontiguousarray(matrices[:, random.permutation(matrices.shape[1])])
-
-
-def _reversed_bars(matrices: Matrices, _: np.random.Generator) -> Matrices:
-    return np.ascontiguousarray(matrices[:, ::-1])
-
-
-CORRUPTIONS: Final[dict[str, Callable[[Matrices, np.random.Generator], Matrices]]] = {
-    "stale feed: 24 bars repeat": _stale,
-    "features ten times too large": _scaled,
-    "noise of half a standard deviation": _noisy,
-    "columns off by one": _swapped_columns,
-    "bars shuffled": _shuffled_bars,
-    "bars in reverse order": _reversed_bars,
-}
-
-
-def _market(volatility: float = 1.0, drift: float = 1.0, autocorrelation: float | None = None) -> SimulatorConfig:
-    config = SimulatorConfig(bar_minutes=BAR_MINUTES)
-    dynamics = tuple(
-        replace(
-            regime,
-            volatility=regime.volatility * volatility,
-            drift=regime.drift * drift,
-            autocorrelation=regime.autocorrelation if autocorrelation is None else autocorrelation,
-        )
-        for regime in config.dynamics
-    )
-    return replace(config, dynamics=dynamics)
-
-
-SHIFTED_MARKETS: Final = {
-    "volatility four times higher": _market(volatility=4.0),
-    "volatility four times lower": _market(volatility=0.25),
-    "drift five times stronger": _market(drift=5.0),
-    "returns that reverse (autocorrelation -0.6)": _market(autocorrelation=-0.6),
-    "returns that persist (autocorrelation 0.6)": _market(autocorrelation=0.6),
-}
-
-
 def unfamiliarity(engine: Engine, *, seed: int, count: int = 4_000) -> dict[str, float]:
-    """AUROC of the epistemic uncertainty between held-out windows and each kind of shifted ones."""
+    """AUROC of the epistemic uncertainty between held-out windows and each of `shifts.EXAMINATION`."""
     markets, ends = sample_windows(seed=seed, count=count)
     matrices = markets.windows(ends)
     familiar = engine.process(matrices).epistemic
     random = np.random.default_rng(seed)
-    shifted = {name: corrupt(matrices, random) for name, corrupt in CORRUPTIONS.items()}
-    for name, config in SHIFTED_MARKETS.items():
-        other, other_ends = sample_windows(seed=seed + 1, count=count, config=config)
-        shifted[name] = other.windows(other_ends)
-    return {name: auroc(familiar, engine.process(windows).epistemic) for name, windows in shifted.items()}
+    found = {}
+    for name, shift in EXAMINATION.items():
+        windows = matrices
+        if shift.market is not None:
+            other, other_ends = sample_windows(seed=seed + 1, count=count, config=shift.market)
+            if shift.trending:
+                other_ends = other_ends[other.regimes.ravel()[other_ends] <= Regime.BEAR]
+            windows = other.windows(other_ends)
+        if shift.corrupt is not None:
+            windows = shift.corrupt(windows, random)
+        found[name] = auroc(familiar, engine.process(windows).epistemic)
+    return found

@@ -28,8 +28,8 @@ class SimulatedMarkets:
         bars: values (S, T).
         features: (S, T, 13) float32.
         regimes: (S, T) the simulator's regime of each bar.
-        edges: (S, T) SHORT, NONE or LONG by the true expected return of the next bar (`EDGE_THRESHOLD`), as if the regime
-            lasted.
+        edges: (S, T) SHORT, NONE or LONG by the true expected return of the next bar (`EDGE_THRESHOLD`) as long as
+            the regime lasts.
         returns: (S, T) realised log return of the next bar, 0 for the last bar.
     """
 

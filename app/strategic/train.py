@@ -38,6 +38,7 @@ TINY = TrainingConfig(
     coordinator_frames=4096,
     copies=64,
     calibration_series=4,
+    altered_markets=5,
 )
 """A model of the same shape in a few seconds: shows that the command works, and nothing else."""
 

@@ -3,7 +3,7 @@
 Four steps, each on what the one before it left:
 
 1. NWRQK's metric and the regime agent's projection learn to tell regime and edge from the agents' signals alone.
-2. The shared trunk learns regime, edge and a 13-d pattern under supervision.
+2. The shared trunk learns regime, edge, a 13-d pattern and what is unlike its markets under supervision.
 3. Three agents, then the coordinator, learn positions by MAPPO (`app.mappo`) on the frozen trunk.
 4. Posterior covariance, temperatures and confidence are fitted, the latter on markets that nothing was trained on.
 """
@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, huber_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, huber_loss
 
 from app.mappo import Learner, MappoConfig, Policy, UpdateStats, VectorEnv
-from app.strategic.agents import BARS, FEATURES, KERNEL_SCALES, RSI, SIGNAL_WIDTH
+from app.strategic.agents import BARS, FEATURES, KERNEL_SCALES, MMD_DIMENSIONS, RSI, SIGNAL_WIDTH, InputWeights, prepare
 from app.strategic.answers import ACTIONS, AGENTS, EDGES, REGIMES
 from app.strategic.calibration import fit_logistic, fit_temperature
-from app.strategic.kernels import InputWeights, prepare
 from app.strategic.model import ModelWeights, round_to_bfloat16
 from app.strategic.networks import SignalNetwork, TrunkNetwork, summarise_windows
+from app.strategic.shifts import PRACTICE, random_market
 from app.strategic.simulation import SimulatedMarkets, simulate_markets
 from app.strategic.trading import AgentsEnv, CoordinatorEnv, Recording
 
@@ -44,7 +44,7 @@ CHUNK: Final = 16_384
 class TrainingConfig:
     """Sizes of the model and of its training; the defaults make the shipped model."""
 
-    trunk: int = 320
+    trunk: int = 288
     sketch: int = 32
     embedding: int = 96
     hidden: int = 32
@@ -60,6 +60,7 @@ class TrainingConfig:
     coordinator_frames: int = 750_000
     copies: int = 512
     calibration_series: int = 128
+    altered_markets: int = 96
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,18 @@ def train_model(config: TrainingConfig, seed: int, progress: Progress) -> tuple[
     markets = simulate_markets(series=config.series, length=config.length, seed=seeds["train"])
     inputs = _standardisation(markets)
     inputs, report["signals"] = _learn_signals(markets, inputs, config, progress)
-    windows, signal_scale = _windows(markets, inputs)
-    network, report["trunk"] = _learn_trunk(windows, config, progress)
+    windows, inputs = _windows(markets, inputs)
+    outliers = _Outliers(markets, inputs, config.altered_markets, random)
+    network, report["trunk"] = _learn_trunk(windows, outliers, config, progress)
 
     trading = simulate_markets(series=config.trading_series, length=config.length, seed=seeds["trade"])
-    features, _, returns = _encode(network, trading, inputs, signal_scale)
+    features, _, returns = _encode(network, trading, inputs)
     scale = _Scale.of(features.flatten(0, 1))
     standard = scale.apply(features)
     agents, coordinator, report["trading"] = _learn_to_trade(standard, returns, config, seed, progress)
 
     progress("calibrate", 0.0, "posterior covariance and temperatures")
-    weights = _assemble(inputs, signal_scale, network, scale, agents, coordinator, _sketch(windows, config, random))
+    weights = _assemble(inputs, network, scale, agents, coordinator, _sketch(windows, config, random))
     weights = _fit_covariance(weights, markets, random)
     held_out = simulate_markets(series=config.calibration_series, length=1024, seed=seeds["calibrate"])
     weights = _calibrate(weights, held_out)
@@ -124,13 +126,16 @@ def _standardisation(markets: SimulatedMarkets) -> InputWeights:
         clip=np.array([CLIP], np.float32),
         metric=np.ones(FEATURES, np.float32),
         kernel_scales=np.ones(KERNEL_SCALES + 1, np.float32),
-        projection=np.zeros((4, FEATURES), np.float32),
+        projection=np.zeros((MMD_DIMENSIONS, FEATURES), np.float32),
+        signal_center=np.zeros(2 * SIGNAL_WIDTH, np.float32),
+        signal_inverse_scale=np.ones(2 * SIGNAL_WIDTH, np.float32),
     )
 
 
 def _standardise(markets: SimulatedMarkets, inputs: InputWeights) -> Tensor:
     rows = markets.features.reshape(-1, FEATURES)
-    return torch.from_numpy(np.clip((rows - inputs.center) * inputs.inverse_scale, -CLIP, CLIP))
+    standard = np.clip((rows - inputs.center) * inputs.inverse_scale, -CLIP, CLIP)
+    return torch.from_numpy(round_to_bfloat16(standard.astype(np.float32)))
 
 
 def _learn_signals(
@@ -184,76 +189,122 @@ class _Scale:
         return (rows - self.mean) / self.deviation
 
 
+def _prepared(matrices: Float32, inputs: InputWeights) -> tuple[Tensor, Tensor]:
+    """Flat windows and signals of matrices (N, 48, 13), exactly as the engine computes them."""
+    flat = np.empty((len(matrices), BARS * FEATURES), np.float32)
+    signals = np.empty((len(matrices), 2 * SIGNAL_WIDTH), np.float32)
+    prepare(np.ascontiguousarray(matrices), inputs, flat, signals)
+    return torch.from_numpy(flat), torch.from_numpy(signals)
+
+
 def _prepare(
     markets: SimulatedMarkets, inputs: InputWeights, ends: NDArray[np.int64]
 ) -> Iterator[tuple[Float32, Float32]]:
-    """Flat windows and raw signals, chunk by chunk, exactly as the engine computes them."""
+    """Flat windows and signals at ``ends``, chunk by chunk."""
     for start in range(0, len(ends), CHUNK):
         matrices = markets.windows(ends[start : start + CHUNK])
-        flat = np.empty((len(matrices), BARS * FEATURES), np.float32)
-        signals = np.empty((len(matrices), 2 * SIGNAL_WIDTH), np.float32)
-        prepare(matrices, inputs, flat, signals)
-        yield flat, signals
+        flat, signals = _prepared(matrices, inputs)
+        yield flat.numpy(), signals.numpy()
 
 
-def _windows(markets: SimulatedMarkets, inputs: InputWeights) -> tuple[_Windows, _Scale]:
+def _windows(markets: SimulatedMarkets, inputs: InputWeights) -> tuple[_Windows, InputWeights]:
+    """The training windows, and the input weights with the standardisation of their signals."""
     ends = markets.ends()
     signals = torch.from_numpy(np.concatenate([signals for _, signals in _prepare(markets, inputs, ends)]))
     scale = _Scale.of(signals)
-    return _Windows(
+    windows = _Windows(
         features=_standardise(markets, inputs),
         ends=torch.from_numpy(ends),
         signals=scale.apply(signals),
         regimes=torch.from_numpy(markets.regimes.ravel()[ends].astype(np.int64)),
         edges=torch.from_numpy(markets.edges.ravel()[ends].astype(np.int64)),
-    ), scale
+    )
+    return windows, inputs._replace(
+        signal_center=_array(scale.mean), signal_inverse_scale=_array(scale.deviation.reciprocal())
+    )
+
+
+class _Outliers:
+    """Windows unlike the training markets (`app.strategic.shifts`): a third corrupted, the rest of altered markets."""
+
+    def __init__(
+        self, markets: SimulatedMarkets, inputs: InputWeights, count: int, random: np.random.Generator
+    ) -> None:
+        altered = [
+            simulate_markets(series=4, length=1024, seed=int(random.integers(1 << 31)), config=random_market(random))
+            for _ in range(count)
+        ]
+        self._altered = np.concatenate([market.features for market in altered]).reshape(-1, FEATURES)
+        each = altered[0].ends()
+        self._altered_ends = (np.arange(count)[:, None] * altered[0].regimes.size + each).ravel()
+        self._markets = markets
+        self._ends = markets.ends()
+        self._inputs = inputs
+        self._random = random
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` flat windows and their signals."""
+        corrupted = count // 3
+        corrupt = PRACTICE[int(self._random.integers(len(PRACTICE)))]
+        familiar = self._markets.windows(self._random.choice(self._ends, corrupted))
+        ends = self._random.choice(self._altered_ends, count - corrupted)
+        altered = self._altered[ends[:, None] + np.arange(1 - BARS, 1)]
+        return _prepared(np.concatenate([corrupt(familiar, self._random), altered]), self._inputs)
 
 
 def _learn_trunk(
-    windows: _Windows, config: TrainingConfig, progress: Progress
-) -> tuple[TrunkNetwork, dict[str, float]]:
+    windows: _Windows, outliers: _Outliers, config: TrainingConfig, progress: Progress
+) -> tuple[TrunkNetwork, dict[str, Any]]:
     network = TrunkNetwork(config.trunk, config.embedding)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps_per_epoch = len(windows.ends) // config.batch
-    steps = max(config.epochs * steps_per_epoch, 1)
+    per_epoch = len(windows.ends) // config.batch
+    steps = config.epochs * per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps, pct_start=0.15)
-    sums = torch.zeros(3)
-    done = 0
-    for _ in range(config.epochs):
-        order = torch.randperm(len(windows.ends))
-        for start in range(0, steps_per_epoch * config.batch, config.batch):
-            rows = order[start : start + config.batch]
-            flat = windows.flat(rows)
-            regime, edge, summary = network(flat, windows.signals[rows])
-            losses = torch.stack(
-                [
-                    cross_entropy(regime, windows.regimes[rows]),
-                    cross_entropy(edge, windows.edges[rows]),
-                    huber_loss(summary, summarise_windows(flat)),
-                ]
-            )
-            optimiser.zero_grad()
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            sums = 0.98 * sums + 0.02 * losses.detach()
-            done += 1
-            if done % 100 == 0:
-                shown = (sums / (1 - 0.98**done)).tolist()
-                progress("trunk", done / steps, "regime {:.3f} edge {:.3f} pattern {:.3f}".format(*shown))
-    regime, edge, pattern = (sums / (1 - 0.98 ** max(done, 1))).tolist()
-    return network, {"steps": done, "regime_loss": regime, "edge_loss": edge, "pattern_loss": pattern}
+    recent = torch.zeros(len(_LOSSES))
+    for step in range(steps):
+        if step % per_epoch == 0:
+            order = torch.randperm(len(windows.ends))
+        start = step % per_epoch * config.batch
+        losses = _trunk_losses(network, windows, order[start : start + config.batch], outliers)
+        optimiser.zero_grad()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        recent = torch.lerp(recent, losses.detach(), 0.02)
+        if step % 50 == 49:
+            shown = " ".join(f"{name} {loss:.3f}" for name, loss in zip(_LOSSES, recent.tolist(), strict=True))
+            progress("trunk", (step + 1) / steps, shown)
+    return network, {"steps": steps, "losses": dict(zip(_LOSSES, recent.tolist(), strict=True))}
+
+
+_LOSSES: Final = ("regime", "edge", "pattern", "familiarity")
+
+
+def _trunk_losses(network: TrunkNetwork, windows: _Windows, rows: Tensor, outliers: _Outliers) -> Tensor:
+    """The four losses of one batch; outliers teach familiarity (outlier exposure: Hendrycks et al. 2019)."""
+    flat = windows.flat(rows)
+    strange, strange_signals = outliers.draw(len(rows) // 2)
+    regime, edge, familiarity, summary = network(
+        torch.cat([flat, strange]), torch.cat([windows.signals[rows], strange_signals])
+    )
+    familiar = (torch.arange(len(familiarity)) < len(rows)).float()
+    return torch.stack(
+        [
+            cross_entropy(regime[: len(rows)], windows.regimes[rows]),
+            cross_entropy(edge[: len(rows)], windows.edges[rows]),
+            huber_loss(summary[: len(rows)], summarise_windows(flat)),
+            binary_cross_entropy_with_logits(familiarity, familiar),
+        ]
+    )
 
 
 @torch.no_grad()
-def _encode(
-    network: TrunkNetwork, markets: SimulatedMarkets, inputs: InputWeights, scale: _Scale
-) -> tuple[Tensor, Tensor, Tensor]:
+def _encode(network: TrunkNetwork, markets: SimulatedMarkets, inputs: InputWeights) -> tuple[Tensor, Tensor, Tensor]:
     """Features (S, T', H + 48), ends and returns (S, T') of every window of ``markets``."""
     ends = markets.ends()
     series = len(markets.regimes)
     features = [
-        network.features(torch.from_numpy(flat), scale.apply(torch.from_numpy(signals)))
+        network.features(torch.from_numpy(flat), torch.from_numpy(signals))
         for flat, signals in _prepare(markets, inputs, ends)
     ]
     returns = torch.from_numpy(markets.returns.ravel()[ends])
@@ -261,7 +312,7 @@ def _encode(
 
 
 def _mappo(config: TrainingConfig, frames: int) -> MappoConfig:
-    # A bar's reward depends on the action of that bar and, through the cost, on the one before: a short horizon is enough.
+    # A bar's reward depends on its action and, through the cost, on the one before: a short horizon is enough.
     return MappoConfig(
         rollout_steps=32,
         epochs=5,
@@ -315,7 +366,7 @@ def _learn_to_trade(
 
 
 def _layers(policy: Policy, network: int, sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights (inputs, hidden) and (hidden, outputs) of one actor with their biases, in `app.mappo.networks`' layout."""
+    """Weights (inputs, hidden), (hidden, outputs) of an actor and their biases, laid out by `app.mappo.networks`."""
     inputs, hidden, outputs = sizes
     flat = policy.state_dict()["actor"][network]
     lengths = [inputs * hidden, hidden, hidden * outputs, outputs]
@@ -344,7 +395,6 @@ def _sketch(windows: _Windows, config: TrainingConfig, random: np.random.Generat
 
 def _assemble(
     inputs: InputWeights,
-    signal_scale: _Scale,
     network: TrunkNetwork,
     scale: _Scale,
     agents: Policy,
@@ -377,14 +427,10 @@ def _assemble(
     weight, bias, coordinator_out, coordinator_bias = _layers(coordinator, 0, (total, hidden, len(AGENTS)))
     columns.append(weight / scale.deviation[:, None])
     biases.append(bias - (scale.mean / scale.deviation) @ weight)
-    for layer in (network.regime, network.edge, network.pattern):
+    for layer in (network.regime, network.edge, network.familiar, network.pattern):
         columns.append(layer.weight.T)
         biases.append(layer.bias)
     heads, head_bias = torch.cat(columns, dim=1), torch.cat(biases)
-    # The signals reach the engine's products as they are; the networks saw them standardised.
-    raw = slice(embedding + SIGNAL_WIDTH, total)
-    heads[raw] /= signal_scale.deviation[:, None]
-    head_bias = head_bias - signal_scale.mean @ heads[raw]
 
     features = embedding + sketch[0].shape[1]
     return ModelWeights(
@@ -409,13 +455,15 @@ def _assemble(
 def _products(
     weights: ModelWeights, markets: SimulatedMarkets, ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Heads and Bayesian features (embedding, sketch) of the windows, in float64 on the signals that the engine computes."""
-    rectified = weights.second_weight.shape[0]
+    """Heads and Bayesian features (embedding, sketch) of the windows at ``ends``."""
+    rectified = weights.trunk + SIGNAL_WIDTH
     heads, bayesian = [], []
     for flat, signals in _prepare(markets, weights.input_weights(), ends):
         first = flat @ weights.first_weight + weights.first_bias
         units = np.maximum(first[:, :rectified], 0.0)
-        embedding = np.maximum(units @ weights.second_weight + weights.second_bias, 0.0)
+        embedding = np.maximum(
+            np.concatenate([units, signals], axis=1) @ weights.second_weight + weights.second_bias, 0.0
+        )
         features = np.concatenate([embedding, units[:, weights.trunk :], signals], axis=1)
         heads.append(features @ weights.head_weight + weights.head_bias)
         bayesian.append(np.concatenate([embedding, first[:, rectified:]], axis=1))
@@ -432,17 +480,18 @@ def _fit_covariance(weights: ModelWeights, markets: SimulatedMarkets, random: np
     ridge = 1e-3 * np.trace(covariance) / len(covariance)
     factor = np.linalg.cholesky(np.linalg.inv(covariance + ridge * np.eye(len(covariance))))
     variance = ((features - mean) @ factor) ** 2
-    factor = round_to_bfloat16((factor / np.sqrt(variance.mean())).astype(np.float32))
-    return replace(weights, covariance_factor=factor, covariance_bias=(-mean @ factor).astype(np.float32))
+    rounded = round_to_bfloat16((factor / np.sqrt(variance.mean())).astype(np.float32))
+    return replace(weights, covariance_factor=rounded, covariance_bias=(-mean @ rounded).astype(np.float32))
 
 
 def _calibrate(weights: ModelWeights, markets: SimulatedMarkets) -> ModelWeights:
     ends = markets.ends(stride=3)
     heads, features = _products(weights, markets, ends)
-    variance = ((features @ weights.covariance_factor + weights.covariance_bias) ** 2).mean(axis=1)
+    start = 4 * weights.hidden
+    strangeness = 1.0 + np.exp(-np.maximum(heads[:, start + len(REGIMES) + EDGES], -30.0))
+    variance = ((features @ weights.covariance_factor + weights.covariance_bias) ** 2).mean(axis=1) * strangeness
     median, high = np.quantile(variance, [0.5, 0.99])
     moderation = np.sqrt((1 + MODERATION * median) / (1 + MODERATION * variance))
-    start = 4 * weights.hidden
     head_weight, head_bias = weights.head_weight.copy(), weights.head_bias.copy()
     calibrated = {}
     for name, first, width, truth in (
