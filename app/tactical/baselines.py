@@ -18,7 +18,7 @@ Baseline = Callable[[Tape, int], Tensor]
 _SHORT, _LONG = 0, ACTIONS - 1
 _FULL = ACTIONS - 1
 _MOMENTUM: Final = TACTICAL_FEATURES.index("momentum")
-_DEAD_BAND: Final = 0.25
+DEAD_BAND: Final = 0.25
 """The momentum rule turns only on a move beyond half a standard deviation: else it would pay for every wiggle."""
 
 
@@ -41,10 +41,15 @@ def random_actions(tape: Tape, seed: int) -> Tensor:
 
 def momentum_rule(tape: Tape, seed: int) -> Tensor:  # noqa: ARG001 - a Baseline takes a seed
     """Follows the ten-bar move: long above the dead band, short below it, else as before (Moskowitz et al. 2012)."""
+    return follow_momentum(tape, DEAD_BAND)
+
+
+def follow_momentum(tape: Tape, dead_band: float) -> Tensor:
+    """The momentum rule with any dead band in [0, 1), in units of the feature ``momentum``."""
     momentum = tape.features[:, tape.first : tape.first + tape.decisions, _MOMENTUM].cpu()
     actions = _full(tape, HOLD)
     actions[..., Agent.TACTICAL] = torch.where(
-        momentum > _DEAD_BAND, _LONG, torch.where(momentum < -_DEAD_BAND, _SHORT, HOLD)
+        momentum > dead_band, _LONG, torch.where(momentum < -dead_band, _SHORT, HOLD)
     )
     return actions
 

@@ -118,7 +118,7 @@ def load(directory: Path, name: str) -> tuple[dict[str, Tensor], Document]:
         entry = json.loads(manifest.read_bytes())
         file, expected = str(entry["file"]), str(entry["sha256"])
     except FileNotFoundError:
-        raise CheckpointError(f"{manifest}: not found; there is no checkpoint to go on from") from None
+        raise CheckpointError(f"{manifest}: not found; there is no checkpoint of that name") from None
     except OSError as error:
         raise CheckpointError(f"{manifest}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:

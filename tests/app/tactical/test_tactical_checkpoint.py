@@ -119,7 +119,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, manifest: str) -> No
 
 def test_where_there_is_none_it_says_so(tmp_path: Path) -> None:
     assert not checkpoint.exists(tmp_path, "model")
-    with pytest.raises(CheckpointError, match="not found; there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="not found; there is no checkpoint of that name"):
         checkpoint.load(tmp_path, "model")
 
 

@@ -1,0 +1,218 @@
+"""How a policy did beside the baselines: scores, a Markdown and JSON report, and two pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from app.mappo import Policy
+from app.tactical.account import Costs
+from app.tactical.backtest import Backtest, backtest, policy_actions
+from app.tactical.baselines import BASELINES
+from app.tactical.checkpoint import write_atomically
+from app.tactical.model import Point, TrainingSummary
+from app.tactical.tape import Tape
+
+TRAINED: Final = "trained"
+_COLOURS: Final = {
+    TRAINED: "#0b6e99",
+    "buy_and_hold": "#c0562f",
+    "momentum_rule": "#7a5195",
+    "random": "#8a8a8a",
+    "hold": "#b5b5b5",
+}
+
+
+class Score(BaseModel):
+    """One strategy over a tape; means over its series, all but the Sharpe ratio in percent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    reward: float
+    """Sum of the rewards: what the agents were trained for."""
+    log_return: float
+    """Log return of the equity after costs."""
+    max_drawdown: float
+    costs: float
+    """Costs paid, as a share of the equity at each trade, summed."""
+    turnover: float
+    """Equities traded: 200 is the whole equity bought and sold once."""
+    sharpe: float
+    """Mean over standard deviation of a bar's log return, not annualised."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A policy beside the baselines over the same bars."""
+
+    scores: tuple[Score, ...]
+    equity: dict[str, Tensor]
+    """Per strategy ``(D + 1,)``: equity, the geometric mean over the series."""
+    series: int
+    decisions: int
+
+
+def compare(policy: Policy, tape: Tape, costs: Costs | None = None, *, seed: int = 0) -> Comparison:
+    """Plays the policy's most probable actions and every baseline over a tape."""
+    plays = {TRAINED: policy_actions(policy, tape)} | {name: rule(tape, seed) for name, rule in BASELINES.items()}
+    books = {name: backtest(tape, actions, costs) for name, actions in plays.items()}
+    return Comparison(
+        scores=tuple(score(name, book) for name, book in books.items()),
+        equity={name: book.equity.log().mean(dim=0).exp() for name, book in books.items()},
+        series=tape.series,
+        decisions=tape.decisions,
+    )
+
+
+def score(name: str, books: Backtest) -> Score:
+    """The figures of one strategy's books."""
+    return Score(
+        name=name,
+        reward=float(books.reward.mean()),
+        log_return=float(books.log_return.mean()),
+        max_drawdown=100.0 * float(books.max_drawdown.mean()),
+        costs=100.0 * float(books.cost.sum(dim=1).mean()),
+        turnover=100.0 * float(books.traded.sum(dim=1).mean()),
+        sharpe=float(books.sharpe.mean()),
+    )
+
+
+def report_document(summary: TrainingSummary, comparison: Comparison, source: str) -> dict[str, Any]:
+    """The report as JSON."""
+    return {
+        "bars": source,
+        "series": comparison.series,
+        "decisions": comparison.decisions,
+        "scores": [score.model_dump() for score in comparison.scores],
+        "training": summary.model_dump(mode="json"),
+    }
+
+
+def score_table(scores: Sequence[Score]) -> str:
+    """The scores as a Markdown table, best reward first."""
+    lines = [
+        "| strategy | reward % | log return % | deepest drawdown % | costs % | turnover % | Sharpe a bar |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row.name} | {row.reward:+.2f} | {row.log_return:+.2f} | {row.max_drawdown:.2f} | {row.costs:.2f} "
+        f"| {row.turnover:,.0f} | {row.sharpe:+.4f} |"
+        for row in sorted(scores, key=lambda row: -row.reward)
+    ]
+    return "\n".join(lines)
+
+
+def report_markdown(summary: TrainingSummary, comparison: Comparison, source: str) -> str:
+    """The report for people."""
+    losses = summary.losses
+    return f"""\
+# Tactical training on {source}
+
+{summary.episodes:,} episodes, {summary.frames:,} steps, {summary.updates} updates in {summary.seconds:.1f} s on \
+{summary.device}, seed {summary.seed}; 3 agents of {summary.parameters_per_agent:,} parameters.
+
+Return on bars that were never trained on: {summary.return_before:+.3f} % before, {summary.return_after:+.3f} % after.
+
+## Beside the baselines
+
+The same bars and costs for all: {comparison.series} series, {comparison.decisions} decisions each.
+
+{score_table(comparison.scores)}
+
+![Equity](equity.svg)
+
+## Learning
+
+Last update: policy loss {losses.policy_loss:+.4f}, value loss {losses.value_loss:.4f}, entropy {losses.entropy:.3f}, \
+KL {losses.approximate_kl:.4f}, explained variance {losses.explained_variance:+.3f}.
+
+![Learning curve](learning.svg)
+"""
+
+
+def write_report(directory: Path, summary: TrainingSummary, comparison: Comparison, source: str) -> list[Path]:
+    """Writes ``report.md``, ``report.json`` and the pictures as PNG and SVG; returns the paths.
+
+    Raises:
+        CheckpointError: when the disk is full or refuses.
+        ModuleNotFoundError: without matplotlib (the extra ``plots``).
+    """
+    document = report_document(summary, comparison, source)
+    files = {
+        "report.md": report_markdown(summary, comparison, source).encode(),
+        "report.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),
+    }
+    files |= picture_files("learning", learning_figure(summary.curve))
+    files |= picture_files("equity", equity_figure(comparison, source))
+    for name, data in files.items():
+        write_atomically(directory / name, data)
+    return [directory / name for name in files]
+
+
+def learning_figure(curve: Sequence[Point]) -> Any:  # noqa: ANN401 - matplotlib is imported only when it is needed
+    """Return, entropy and explained variance over the episodes."""
+    figure = _figure(8.0, 6.4)
+    episodes = [point.episodes for point in curve]
+    panels = (
+        ("return of an episode, %", [point.episode_return for point in curve]),
+        ("entropy, nats", [point.entropy for point in curve]),
+        ("explained variance", [point.explained_variance for point in curve]),
+    )
+    axes = figure.subplots(len(panels), 1, sharex=True)
+    for axis, (label, values) in zip(axes, panels, strict=True):
+        axis.plot(episodes, values, color="#0b6e99", alpha=0.3, linewidth=1)
+        axis.plot(episodes, _smooth(values), color="#0b6e99", linewidth=1.8)
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.25)
+    axes[0].axhline(0.0, color="#444444", linewidth=0.8)
+    axes[0].set_title("Learning curve (thin: each update, thick: moving mean)", fontsize=11, loc="left")
+    axes[-1].set_xlabel("episodes")
+    return figure
+
+
+def equity_figure(comparison: Comparison, source: str) -> Any:  # noqa: ANN401 - as above
+    """Equity of the policy and the baselines over the decisions."""
+    figure = _figure(8.0, 4.4)
+    axis = figure.subplots()
+    for name, equity in comparison.equity.items():
+        width = 2.2 if name == TRAINED else 1.3
+        label = f"{name.replace('_', ' ')} ({100 * (float(equity[-1]) - 1):+.1f} %)"
+        axis.plot(
+            equity.numpy(), color=_COLOURS[name], linewidth=width, label=label, zorder=3 if name == TRAINED else 2
+        )
+    axis.set_title(f"Equity after costs on held-out bars of {source}", fontsize=11, loc="left")
+    axis.set_xlabel("bars")
+    axis.set_ylabel("equity, start = 1")
+    axis.grid(alpha=0.25)
+    axis.legend(loc="upper left", frameon=False, fontsize=9)
+    return figure
+
+
+def picture_files(name: str, figure: Any) -> dict[str, bytes]:  # noqa: ANN401 - as above
+    """A figure as ``name.png`` and ``name.svg``."""
+    files = {}
+    for kind in ("png", "svg"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=130)
+        files[f"{name}.{kind}"] = buffer.getvalue()
+    return files
+
+
+def _figure(width: float, height: float) -> Any:  # noqa: ANN401 - as above
+    from matplotlib.figure import Figure  # noqa: PLC0415 - the service runs without matplotlib
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Mean of each value and up to a tenth of the curve before it."""
+    span = max(len(values) // 10, 1)
+    return [sum(values[max(i - span + 1, 0) : i + 1]) / (i + 1 - max(i - span + 1, 0)) for i in range(len(values))]
