@@ -126,9 +126,9 @@ PROCESS: Final[dict[str, Any]] = {
         "One matrix, a JSON list of matrices, or binary records of an int64 (little-endian, epoch microseconds) "
         "and 48x13 little-endian float32. A 200 is sent only once decision, uncertainty, regime and pattern of every "
         "matrix are committed. With `Accept: application/octet-stream` the answer is one record of 180 "
-        "bytes per matrix: int64 id, 30 float32 (probabilities of the 5 actions, those of MLMI, NWRQK and Regime, weights of these, "
-        "confidence, epistemic and aleatoric uncertainty, probabilities of the 4 regimes), 13 float32 of the pattern; "
-        "little-endian."
+        "bytes per matrix: int64 id, 30 float32 (probabilities of the 5 actions, those of MLMI, NWRQK and Regime, "
+        "weights of these, confidence, epistemic and aleatoric uncertainty, probabilities of the 4 regimes), 13 "
+        "float32 of the pattern; little-endian."
     ),
     "parameters": [
         {
