@@ -29,6 +29,8 @@ from app.service.runtime import Runtime
 from app.service.settings import RateLimitUnit
 
 ANONYMOUS: Final = "-"
+UNMATCHED: Final = "unmatched"
+"""Route of requests that no route was found for, in the metrics."""
 JSON: Final = "application/json"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -157,7 +159,7 @@ class Edge:
         request_id = self._request_id(headers)
         exchange = _Exchange(send, request_id, ((b"x-request-id", request_id.encode()),))
         self._runtime.in_flight += 1
-        route = "unmatched"
+        route = UNMATCHED
         try:
             route = await self._serve(scope, receive, headers, exchange)
         except HTTPException as error:
@@ -316,8 +318,13 @@ class Edge:
         """The path's template, so that the number of series stays bounded."""
         if (scope["method"], scope["path"]) in self._hot or scope["path"] in self._public:
             return str(scope["path"])
-        route = scope.get("route")
-        return str(getattr(route, "path", "unmatched"))
+        template = getattr(scope.get("route"), "path", None)
+        if template is None:
+            return UNMATCHED
+        prefix = self._runtime.contract.api_prefix
+        if scope["path"].startswith(f"{prefix}/") and not template.startswith(prefix):
+            return f"{prefix}{template}"  # FastAPI tells a router's routes without the prefix they are included under
+        return str(template)
 
 
 def _demand_json(body: bytes, headers: Mapping[bytes, bytes]) -> None:

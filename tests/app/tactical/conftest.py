@@ -145,3 +145,9 @@ def tactical_server(
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def tactical_server_class() -> type[TacticalServer]:
+    """For tests that bring servers of their own to break."""
+    return TacticalServer
