@@ -32,6 +32,9 @@ class ServiceContract:
     """Average value per replica, as a Kubernetes quantity."""
 
 
+NAMESPACE: Final = "grandmodel"
+"""Kubernetes namespace of the services and the gateway; each Deployment is called like its service."""
+
 HEALTH_PATH: Final = "/health"
 READY_PATH: Final = "/ready"
 METRICS_PATH: Final = "/metrics"

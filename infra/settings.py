@@ -63,6 +63,7 @@ Network = Annotated[str, AfterValidator(_network)]
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[a-z]{2,}$")]
 AddonVersion = Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+-eksbuild\.\d+$")]
+ImageDigest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 TagValue = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w .:/=+@-]+$")]
 
 
@@ -113,6 +114,11 @@ class Settings(BaseModel):
 
     alarm_emails: Annotated[tuple[Email, ...], Field(min_length=1)]
     monthly_budget_usd: Annotated[int, Field(ge=100, le=1_000_000)]
+
+    strategic_image_digest: ImageDigest | None = None
+    tactical_image_digest: ImageDigest | None = None
+    gateway_image_digest: ImageDigest | None = None
+    """Images that exist already, deployed instead of building: a rollback, or what staging has proven."""
 
     kubernetes_version: Annotated[str, StringConstraints(pattern=r"^1\.\d{2}$")]
     cpu_ami_release: Annotated[str, StringConstraints(pattern=r"^1\.\d{2}\.\d+-\d{8}$")]

@@ -27,8 +27,15 @@ INTERFACE_ENDPOINTS: Final = (
     "elasticloadbalancing",
     "eks",
     "eks-auth",
+    "s3",
+    "sns",
+    "monitoring",
 )
-"""AWS APIs that nodes and pods call without leaving the VPC; ``eks-auth`` serves Pod Identity."""
+"""AWS APIs that nodes and pods call without leaving the VPC; ``eks-auth`` serves Pod Identity.
+
+S3 has an interface besides its gateway: a gateway leaves S3 at public addresses, which a NetworkPolicy cannot tell from
+the rest of the internet.
+"""
 
 _ANYWHERE: Final = "0.0.0.0/0"
 _EPHEMERAL_PORTS: Final = (1024, 65535)
@@ -273,15 +280,19 @@ class Network(pulumi.ComponentResource):
             opts=self._child,
         )
         for service in INTERFACE_ENDPOINTS:
+            label = f"{service.replace('.', '-')}{'-interface' if service == 's3' else ''}"
             aws.ec2.VpcEndpoint(
-                f"{self._name}-endpoint-{service.replace('.', '-')}",
+                f"{self._name}-endpoint-{label}",
                 vpc_id=self._vpc.id,
                 service_name=f"com.amazonaws.{args.region}.{service}",
                 vpc_endpoint_type="Interface",
                 private_dns_enabled=True,
                 subnet_ids=[subnet.id for subnet in self._subnets[Tier.PRIVATE].values()],
                 security_group_ids=[group.id],
-                policy=policy,
+                policy=s3_policy if service == "s3" else policy,
+                dns_options=aws.ec2.VpcEndpointDnsOptionsArgs(private_dns_only_for_inbound_resolver_endpoint=False)
+                if service == "s3"
+                else None,
                 tags=args.tags.named(f"endpoint-{service}"),
                 opts=self._child,
             )

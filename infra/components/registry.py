@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 import pulumi
 import pulumi_aws as aws
 
-from app.contract import SERVICES, Service
+from app.contract import Service
 from infra.components.iam import Statement, deny_without_tls, policy_document, service_trust
 from infra.tags import Tags
 
@@ -20,6 +21,18 @@ UPSTREAMS: Final[Mapping[str, str]] = {
     "quay": "quay.io",
 }
 """Registries whose images the cluster runs, by the prefix under which our registry serves them."""
+
+CACHE_TAG: Final = "buildcache"
+"""The one tag that moves: BuildKit's layers, which nothing ever runs."""
+
+
+class Repository(StrEnum):
+    """The images that are built here."""
+
+    STRATEGIC = Service.STRATEGIC.value
+    TACTICAL = Service.TACTICAL.value
+    GATEWAY = "gateway"
+
 
 _KEPT_IMAGES: Final = 30
 _UNTAGGED_DAYS: Final = 7
@@ -39,41 +52,44 @@ class RegistryArgs:
 class Registry(pulumi.ComponentResource):
     """ECR under a CMK: immutable tags, scan on push, old images expire, third parties come through our own registry."""
 
-    repository_urls: Mapping[Service, pulumi.Output[str]]
-    repository_arns: Mapping[Service, pulumi.Output[str]]
+    repository_urls: Mapping[Repository, pulumi.Output[str]]
+    repository_arns: Mapping[Repository, pulumi.Output[str]]
 
     def __init__(self, name: str, args: RegistryArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("grandmodel:components:Registry", name, None, opts)
         self._name, self._args = name, args
         self._child = pulumi.ResourceOptions(parent=self)
-        repositories = {contract.service: self._repository(contract.service) for contract in SERVICES}
-        self.repository_urls = {service: repository.repository_url for service, repository in repositories.items()}
-        self.repository_arns = {service: repository.arn for service, repository in repositories.items()}
+        repositories = {repository: self._repository(repository) for repository in Repository}
+        self.repository_urls = {name: repository.repository_url for name, repository in repositories.items()}
+        self.repository_arns = {name: repository.arn for name, repository in repositories.items()}
         self._pull_through()
         self.register_outputs({})
 
-    def _repository(self, service: Service) -> aws.ecr.Repository:
+    def _repository(self, image: Repository) -> aws.ecr.Repository:
         args = self._args
         repository = aws.ecr.Repository(
-            f"{self._name}-{service}",
-            name=f"{args.tags.project}/{args.tags.stack}/{service}",
-            image_tag_mutability="IMMUTABLE",
+            f"{self._name}-{image}",
+            name=f"{args.tags.project}/{args.tags.stack}/{image}",
+            image_tag_mutability="IMMUTABLE_WITH_EXCLUSION",
+            image_tag_mutability_exclusion_filters=[
+                aws.ecr.RepositoryImageTagMutabilityExclusionFilterArgs(filter=CACHE_TAG, filter_type="WILDCARD")
+            ],
             image_scanning_configuration=aws.ecr.RepositoryImageScanningConfigurationArgs(scan_on_push=True),
             encryption_configurations=[
                 aws.ecr.RepositoryEncryptionConfigurationArgs(encryption_type="KMS", kms_key=args.key_arn)
             ],
             force_delete=False,
-            tags=args.tags.named(f"{service}-images"),
+            tags=args.tags.named(f"{image}-images"),
             opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
         )
         aws.ecr.LifecyclePolicy(
-            f"{self._name}-{service}",
+            f"{self._name}-{image}",
             repository=repository.name,
             policy=json.dumps(lifecycle_policy()),
             opts=self._child,
         )
         aws.ecr.RepositoryPolicy(
-            f"{self._name}-{service}",
+            f"{self._name}-{image}",
             repository=repository.name,
             policy=policy_document(deny_without_tls(action="ecr:*")),
             opts=self._child,

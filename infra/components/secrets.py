@@ -26,6 +26,7 @@ class SecretName(StrEnum):
     SESSION_KEY = "session-key"
     MARKET_DATA_API_KEY = "market-data-api-key"
     NOTIFICATION_WEBHOOK = "notification-webhook"
+    MONITORING_PASSWORD = "monitoring-password"  # noqa: S105 -- its name, not the password
 
 
 _DESCRIPTIONS: Final[Mapping[SecretName, str]] = {
@@ -33,6 +34,7 @@ _DESCRIPTIONS: Final[Mapping[SecretName, str]] = {
     SecretName.SESSION_KEY: "Signs cursors and idempotency keys (SECRET_KEY); rotated",
     SecretName.MARKET_DATA_API_KEY: "Key of the market data vendor; put in place by an operator",
     SecretName.NOTIFICATION_WEBHOOK: "Address that on-call notifications go to; put in place by an operator",
+    SecretName.MONITORING_PASSWORD: "Of the database role that reads statistics; the migration job hands it on",
 }
 ROTATED: Final = (SecretName.JWT_SIGNING_KEY, SecretName.SESSION_KEY)
 """Random text that we may change ourselves. The others belong to vendors, who alone can issue new ones."""

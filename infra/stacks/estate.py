@@ -27,11 +27,12 @@ from infra.components.network import Network, NetworkArgs
 from infra.components.node_bootstrap import TopologyPolicy
 from infra.components.nodes import NodeGroupSpec, Nodes, NodesArgs
 from infra.components.notifications import Notifications, NotificationsArgs
-from infra.components.registry import Registry, RegistryArgs
+from infra.components.registry import Registry, RegistryArgs, Repository
 from infra.components.secrets import Secrets, SecretsArgs
 from infra.components.storage import BucketName, Storage, StorageArgs
 from infra.settings import PROJECT, DataClass, Settings
 from infra.sizing import SIZINGS, NodeSize, Sizing
+from infra.stacks.kubernetes import KubernetesLayer
 from infra.stacks.nature import StackNature
 from infra.tags import Tags
 
@@ -52,13 +53,13 @@ class Estate:
         self._tags = Tags(PROJECT, nature.name, settings.owner, settings.cost_centre, settings.data_class)
         self._data_tags = self._tags.holding(DataClass.RESTRICTED)
         self._sizing: Sizing = SIZINGS[settings.profile]
-        provider = aws.Provider(
+        self._provider = aws.Provider(
             "aws",
             region=settings.region,
             allowed_account_ids=[settings.account_id],
             default_tags=aws.ProviderDefaultTagsArgs(tags={"managed-by": "pulumi"}),
         )
-        self._opts = pulumi.ResourceOptions(providers=[provider])
+        self._opts = pulumi.ResourceOptions(providers=[self._provider])
 
         self.encryption = self._make_encryption()
         self.notifications = self._make_notifications()
@@ -68,6 +69,7 @@ class Estate:
         self.registry = self._make_registry()
         self.secrets = self._make_secrets()
         self.cluster = self._make_cluster()
+        self.node_groups = self._node_groups()
         self.nodes = self._make_nodes()
         self.addons = self._make_addons()
         self.database = self._make_database()
@@ -81,7 +83,33 @@ class Estate:
             opts=self._opts,
         )
         self.delivery = Delivery("delivery", DeliveryArgs(settings.github_repository, self._tags), opts=self._opts)
+        self.kubernetes = KubernetesLayer(self)
         self.outputs = self._outputs()
+
+    @property
+    def settings(self) -> Settings:
+        """The stack's configuration."""
+        return self._settings
+
+    @property
+    def nature(self) -> StackNature:
+        """What the stack is built for."""
+        return self._nature
+
+    @property
+    def tags(self) -> Tags:
+        """The tags of whatever holds no data of clients."""
+        return self._tags
+
+    @property
+    def child_options(self) -> pulumi.ResourceOptions:
+        """Options of everything in the estate: its own AWS provider."""
+        return self._opts
+
+    @property
+    def providers(self) -> list[pulumi.ProviderResource]:
+        """The estate's own providers, for who adds another."""
+        return [self._provider]
 
     def _key(self, purpose: Purpose) -> pulumi.Output[str]:
         return self.encryption.key_arns[purpose]
@@ -261,7 +289,7 @@ class Estate:
                 before_compute=self.cluster.before_compute,
                 vpc_id=self.network.vpc_id,
                 subnet_ids=self.network.subnet_ids[Tier.PRIVATE],
-                groups=self._node_groups(),
+                groups=self.node_groups,
                 volumes_key_arn=self._key(Purpose.VOLUMES),
                 scale_to_zero_outside_hours=self._settings.scale_to_zero_outside_hours,
                 working_hours_time_zone=self._settings.working_hours_time_zone,
@@ -409,7 +437,9 @@ class Estate:
             "database_master_secret_arn": self.database.master_secret_arn,
             "cache_endpoint": self.cache.primary_endpoint,
             "cache_port": CACHE_PORT,
-            "repository_urls": {c.service.value: self.registry.repository_urls[c.service] for c in SERVICES},
+            "repository_urls": {
+                c.service.value: self.registry.repository_urls[Repository(c.service)] for c in SERVICES
+            },
             "bucket_names": {bucket.value: name for bucket, name in self.storage.bucket_names.items()},
             "key_arns": {purpose.value: arn for purpose, arn in self.encryption.key_arns.items()},
             "secret_arns": {secret.value: arn for secret, arn in self.secrets.arns.items()},

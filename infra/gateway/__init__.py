@@ -1,0 +1,1 @@
+"""The gateway's nginx configuration, as text (pure rendering)."""

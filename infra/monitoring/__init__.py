@@ -1,0 +1,1 @@
+"""Prometheus, Alertmanager and Grafana as text: scrape jobs, rules, routes and dashboards (pure rendering)."""
