@@ -15,6 +15,8 @@ from policy.model import UNKNOWN, Estate, Resource, Secret, Value
 Where = Callable[[Resource], bool]
 Mutated = tuple[Estate, str]
 Mutation = Callable[[Estate], Mutated]
+Blame = str | tuple[str, Where] | None
+"""Who is at fault where it is not the changed resource: a type, and which of that type."""
 _ABSENT = object()
 
 
@@ -103,7 +105,7 @@ def keys(path: str) -> list[str | int]:
     return [int(key) if key.isdigit() else key for key in path.split(".")]
 
 
-def change(token: str, path: str, new: Value, where: Where = anyone, blame: str | None = None) -> Mutation:
+def change(token: str, path: str, new: Value, where: Where = anyone, blame: Blame = None) -> Mutation:
     """Set the property at ``path`` (``a.0.b``) of a resource; ``new`` may be a function of the old value.
 
     The type ``blame``, where given, is blamed in the resource's place: its only or first member that refers to it.
@@ -118,11 +120,12 @@ def change(token: str, path: str, new: Value, where: Where = anyone, blame: str 
     return mutate
 
 
-def _blamed(estate: Estate, subject: Resource, blame: str | None) -> str:
+def _blamed(estate: Estate, subject: Resource, blame: Blame) -> str:
     if blame is None:
         return subject.urn
-    near = [r for r in (*_targets(estate, subject), *estate.referrers(subject)) if r.type == blame]
-    return (near or [first(estate, blame)])[0].urn
+    token, where = (blame, anyone) if isinstance(blame, str) else blame
+    near = [r for r in (*_targets(estate, subject), *estate.referrers(subject)) if r.type == token and where(r)]
+    return (near or [first(estate, token, where)])[0].urn
 
 
 def _targets(estate: Estate, subject: Resource) -> list[Resource]:
@@ -130,13 +133,13 @@ def _targets(estate: Estate, subject: Resource) -> list[Resource]:
     return [estate.by_urn[urn] for urn in urns if urn in estate.by_urn]
 
 
-def drop(token: str, path: str, where: Where = anyone, blame: str | None = None) -> Mutation:
+def drop(token: str, path: str, where: Where = anyone, blame: Blame = None) -> Mutation:
     """Take the property at ``path`` away."""
     return change(token, path, _ABSENT, where, blame)
 
 
 def edit(
-    token: str, path: str, editor: Callable[[Value], Value], where: Where = anyone, blame: str | None = None
+    token: str, path: str, editor: Callable[[Value], Value], where: Where = anyone, blame: Blame = None
 ) -> Mutation:
     """Change the JSON document in the string at ``path``."""
 
@@ -147,7 +150,7 @@ def edit(
     return change(token, path, edited, where, blame)
 
 
-def remove(token: str, where: Where = anyone, blame: str | None = None, *, every: bool = False) -> Mutation:
+def remove(token: str, where: Where = anyone, blame: Blame = None, *, every: bool = False) -> Mutation:
     """Take away the first (or every) resource of a type; ``blame`` is the type of what then lacks it."""
 
     def mutate(estate: Estate) -> Mutated:
@@ -166,7 +169,7 @@ def add(
     refers: Mapping[str, tuple[str, Where]] | None = None,
     records: Mapping[str, tuple[str, Where]] | None = None,
     name: str = "added",
-    blame: str | None = None,
+    blame: Blame = None,
 ) -> Mutation:
     """Add a resource, which is blamed unless the type of one that it refers to is named.
 
@@ -191,18 +194,13 @@ def add(
     return mutate
 
 
-def copy_of(token: str, where: Where = anyone, **changes: Value) -> Mutation:
-    """Add a second resource like the first of a type, with some properties changed; the first is blamed."""
+def copy_of(token: str, where: Where = anyone, blame: Blame = None) -> Mutation:
+    """Add a second resource like the first of a type; the first is blamed."""
 
     def mutate(estate: Estate) -> Mutated:
         subject = first(estate, token, where)
-        twin = replace(
-            subject,
-            urn=f"{subject.urn}-twin",
-            name=f"{subject.name}-twin",
-            properties={**subject.properties, **changes},
-        )
-        return with_resource(estate, twin), subject.urn
+        twin = replace(subject, urn=f"{subject.urn}-twin", name=f"{subject.name}-twin")
+        return with_resource(estate, twin), _blamed(estate, subject, blame)
 
     return mutate
 
@@ -217,7 +215,7 @@ def unprotect(token: str) -> Mutation:
     return mutate
 
 
-def unknown(token: str, path: str, where: Where = anyone, blame: str | None = None) -> Mutation:
+def unknown(token: str, path: str, where: Where = anyone, blame: Blame = None) -> Mutation:
     """Make the property at ``path`` unknown, with nothing recorded of where it comes from.
 
     ``blame`` is the type of the resource on which the rule is then undecided.
