@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,28 +15,30 @@ MAX_STEPS = 1_000_000
 
 
 def evaluate(policy: Policy, env: VectorEnv, *, episodes: int, seed: int, deterministic: bool = True) -> Tensor:
-    """Plays ``episodes`` episodes and returns their summed rewards (episodes, A), float64 on the CPU.
+    """Plays at least ``episodes`` episodes and returns their summed rewards (episodes, A), float64 on the CPU.
 
-    With several copies of the environment these are the episodes that end first.
+    Every copy of the environment contributes its first ``ceil(episodes / E)``: taking whichever end first would count
+    short episodes more often than they happen.
 
     Raises:
         ValueError: ``episodes`` is not positive, or episodes do not end.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}, expected at least 1")
+    quota = math.ceil(episodes / env.num_envs)
     observation = env.reset(seed)
     returns = EpisodeReturns(env.num_envs, env.num_agents, observation.device)
+    played = torch.zeros(env.num_envs, dtype=torch.int64, device=observation.device)
     finished: list[Tensor] = []
-    count = 0
     for _ in range(MAX_STEPS):
         actions, _ = policy.act(observation, deterministic)
         observation, reward, terminated, truncated = env.step(actions)
-        ended = returns.finished(reward.unsqueeze(0), (terminated | truncated).unsqueeze(0))
-        if len(ended):
-            finished.append(ended)
-            count += len(ended)
-        if count >= episodes:
-            return torch.cat(finished)[:episodes].cpu()
-    raise ValueError(
-        f"{count} of {episodes} episodes ended within {MAX_STEPS} steps; does the environment end its episodes?"
-    )
+        ended = terminated | truncated
+        if bool(ended.any()):
+            finished.append(returns.finished(reward.unsqueeze(0), ended.unsqueeze(0))[played[ended] < quota])
+            played += ended
+            if bool((played >= quota).all()):
+                return torch.cat(finished).cpu()
+        else:
+            returns.running += reward
+    raise ValueError(f"episodes did not end within {MAX_STEPS} steps; does the environment end them?")

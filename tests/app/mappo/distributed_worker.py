@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import torch
-from tests.app.mappo.conftest import SignGame
 from safetensors.torch import save_file
 
 from app.mappo import Learner, MappoConfig, distributed
+from tests.app.mappo.conftest import SignGame
 
 ENVIRONMENTS = 8
 CONFIG = MappoConfig(
