@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "--policy-pack", type=Path, metavar="DIR", help="the policy pack (default: policy/ beside Pulumi.yaml)"
     )
     line.add_argument("--json", action="store_true", help="print the preview as JSON instead of the tree")
+    line.add_argument("--comment-limit", type=int, default=65_536, metavar="N", help="most characters of <stack>.md")
     line.add_argument(
         "--forbid-losses", action="store_true", help="exit 1 when something that holds state is replaced or removed"
     )
@@ -72,7 +73,7 @@ def _preview(options: argparse.Namespace) -> int:
         from infra.preview.report import produce  # noqa: PLC0415
 
         report = produce(configuration, process, baseline)
-    report.write(options.output_dir)
+    report.write(options.output_dir, comment_limit=options.comment_limit)
     if options.json:
         sys.stdout.write(report.json)
     else:

@@ -79,13 +79,14 @@ def compare(before: Capture, after: Capture) -> Changes:
     """The changes from ``before`` to ``after``; a resource that moved under an alias is the same resource."""
     old = {r.urn: r for r in before.resources if r.type != STACK_TYPE}
     found: dict[str, Change] = {}
-    for resource in after.resources:
-        if resource.type == STACK_TYPE:
-            continue
-        former = next((old.pop(urn) for urn in _former_urns(resource, after) if urn in old), None)
-        if former is None:
+    declared = [resource for resource in after.resources if resource.type != STACK_TYPE]
+    former = {r.urn: next((urn for urn in _former_urns(r, after) if urn in old), "") for r in declared}
+    moved = {urn_before: urn for urn, urn_before in former.items() if urn_before}
+    for resource in declared:
+        previous = old.pop(former[resource.urn], None)
+        if previous is None:
             found[resource.urn] = Change("added", resource)
-        elif properties := tuple(_changed_inputs(former, resource)):
+        elif properties := tuple(_changed_inputs(previous, resource, moved)):
             kind: Kind = "replaced" if resource.custom and any(item.replaces for item in properties) else "changed"
             found[resource.urn] = Change(kind, resource, properties)
     removed = {urn: Change("removed", resource) for urn, resource in old.items()}
@@ -110,7 +111,8 @@ def _former_urns(resource: Resource, capture: Capture) -> Iterator[str]:
         yield f"{prefix}${resource.type}::{resource.name}"
 
 
-def _changed_inputs(before: Resource, after: Resource) -> Iterator[PropertyChange]:
+def _changed_inputs(before: Resource, after: Resource, moved: Mapping[str, str]) -> Iterator[PropertyChange]:
+    """The inputs that differ; ``moved`` gives the present URN of a resource that a former one refers to."""
     ignored = tuple(after.ignore_changes)
     for change in _differences("", dict(before.inputs), dict(after.inputs)):
         if not any(change.path == path or change.path.startswith((f"{path}.", f"{path}[")) for path in ignored):
@@ -119,11 +121,10 @@ def _changed_inputs(before: Resource, after: Resource) -> Iterator[PropertyChang
     # Two unknowns look alike; what they refer to may differ.
     for name in sorted(set(before.inputs) & set(after.inputs)):
         old, new = before.inputs[name], after.inputs[name]
-        references = before.property_dependencies.get(name, ()), after.property_dependencies.get(name, ())
-        if old == new and contains(new, UNKNOWN) and references[0] != references[1] and name not in ignored:
-            yield PropertyChange(
-                name, list(references[0]), list(references[1]), after.custom and forces_replacement(after, name)
-            )
+        referred = sorted(moved.get(urn, urn) for urn in before.property_dependencies.get(name, ()))
+        refers = sorted(after.property_dependencies.get(name, ()))
+        if old == new and contains(new, UNKNOWN) and referred != refers and name not in ignored:
+            yield PropertyChange(name, referred, refers, after.custom and forces_replacement(after, name))
 
 
 def _differences(path: str, before: Value, after: Value) -> Iterator[PropertyChange]:

@@ -25,8 +25,8 @@ def marker(stack: str) -> str:
     return f"<!-- preview:{stack} -->"
 
 
-def render_comment(capture: Capture, judgement: Judgement | None, changes: Changes | None) -> str:
-    """The whole comment, at most ``LIMIT`` characters."""
+def render_comment(capture: Capture, judgement: Judgement | None, changes: Changes | None, limit: int = LIMIT) -> str:
+    """The whole comment, at most ``limit`` characters."""
     required = "\n\n".join(
         part
         for part in (
@@ -46,12 +46,12 @@ def render_comment(capture: Capture, judgement: Judgement | None, changes: Chang
         _details("Resources by type", _type_table(capture)),
     ]
     footer = "\n\n<sub>Offline preview: computed values are unknown until the update; secrets are never shown.</sub>\n"
-    return _fit(required, [part for part in optional if part], footer)
+    return _fit(required, [part for part in optional if part], footer, limit)
 
 
-def _fit(required: str, optional: list[str], footer: str) -> str:
+def _fit(required: str, optional: list[str], footer: str, limit: int) -> str:
     dropped = "\n\n_Some details were left out to stay below GitHub's limit; they are in the workflow's artifact._"
-    room = LIMIT - len(footer) - len(dropped)
+    room = limit - len(footer) - len(dropped)
     body = required if len(required) <= room else required[:room]
     kept = list(optional)
     while kept and len(body) + sum(len(part) + 2 for part in kept) > room:

@@ -12,6 +12,7 @@ optional field nobody set (a KMS key, say) must not pass for one.
 
 from __future__ import annotations
 
+import enum
 import functools
 import hashlib
 import inspect
@@ -246,6 +247,8 @@ def _placeholder(kind: Hint, identity: Identity, name: str, depth: int) -> struc
 
 
 def _scalar(kind: Hint, identity: Identity, name: str) -> struct_pb2.Value:
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return struct_pb2.Value(string_value=str(next(iter(kind)).value))
     if kind is bool:
         return struct_pb2.Value(bool_value=False)
     if kind in (int, float):

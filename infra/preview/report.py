@@ -14,7 +14,7 @@ from rich.console import Console
 
 from infra.preview.capture import Run, run
 from infra.preview.changes import Changes, compare
-from infra.preview.comment import render_comment
+from infra.preview.comment import LIMIT, render_comment
 from infra.preview.configuration import Configuration
 from infra.preview.errors import WrongInput
 from infra.preview.model import Capture, dump
@@ -47,21 +47,20 @@ class Report:
         document["changes"] = self.changes.to_json() if self.changes else None
         return self.first.redact(dump(document))
 
-    @property
-    def comment(self) -> str:
-        """The pull request's comment."""
-        return self.first.redact(render_comment(self.capture, self.judgement, self.changes))
+    def comment(self, limit: int = LIMIT) -> str:
+        """The pull request's comment, at most ``limit`` characters."""
+        return self.first.redact(render_comment(self.capture, self.judgement, self.changes, limit))
 
     @property
     def picture(self) -> str:
         """The drawing."""
         return self.first.redact(draw(self.capture))
 
-    def write(self, directory: Path) -> None:
+    def write(self, directory: Path, *, comment_limit: int = LIMIT) -> None:
         """Write ``<stack>.json``, ``.md`` and ``.svg`` into ``directory``."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            for kind, text in (("json", self.json), ("md", self.comment), ("svg", self.picture)):
+            for kind, text in (("json", self.json), ("md", self.comment(comment_limit)), ("svg", self.picture)):
                 (directory / f"{self.capture.stack}.{kind}").write_text(text, encoding="utf-8")
         except OSError as error:
             raise WrongInput(f"{directory}: cannot be written: {error.strerror}") from None
