@@ -230,7 +230,7 @@ def test_the_three_forms_of_an_answer_say_the_same() -> None:
     answers = rng.random((4, 43), dtype=np.float32)
     outcomes = Outcomes.of(answers, "model-1").numbered(100)
     timestamps = np.full(4, 1_767_623_400_000_000)
-    objects = orjson.loads(encode_json(outcomes, timestamps, as_list=True))
+    objects = orjson.loads(encode_json(codec.Answers(outcomes, timestamps), range(4), as_list=True))
     columns = orjson.loads(encode_columns(outcomes, timestamps))
     raw = np.frombuffer(encode_binary(outcomes), codec.ANSWER_RECORD)
     for row, answer in enumerate(objects):

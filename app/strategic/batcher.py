@@ -1,0 +1,345 @@
+"""Requests that arrive together are computed and committed together.
+
+There is no timer: whichever connection is free takes everything that waits, in the order of arrival, computes it in
+one pass and commits it in one transaction; what arrives meanwhile forms the next batch. Under light load a request
+waits for nobody; under heavy load batches grow by themselves. The queue is bounded; beyond it requests are refused at
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+import psycopg
+import structlog
+from numpy.typing import NDArray
+
+from app.service.database import Connection, Database
+from app.service.problems import FieldError, ProblemError, unavailable, unprocessable
+from app.strategic import metrics, store
+from app.strategic.codec import Answers, Float32, Int64, Samples
+from app.strategic.outcomes import Outcomes
+from app.strategic.store import Batch, RequestKey
+
+INLINE_SAMPLES: Final = 256
+"""A batch up to this size is computed on the event loop (1 ms); a larger one in a thread, so that the loop goes on."""
+RECONNECT_SECONDS: Final = 0.2
+
+T = TypeVar("T")
+Number = TypeVar("Number", np.float32, np.int64)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Decider(Protocol):
+    """What computes decisions (`app.strategic.engine.Engine`)."""
+
+    @property
+    def version(self) -> str:
+        """Of the model."""
+
+    def answers(self, matrices: Float32) -> Float32:
+        """(N, 43) for (N, 48, 13): outcome and pattern, as `Outcomes.of` takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a request is answered with, once it is durable."""
+
+    batch: Answers
+    rows: range
+    """Where the request's samples lie in the batch."""
+    replayed: bool = False
+    """Whether its Idempotency-Key had been answered before."""
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Of the request's own samples."""
+        return self.batch.outcomes.part(self.rows.start, len(self.rows))
+
+    @property
+    def timestamps(self) -> Int64:
+        """Of the request's own samples."""
+        return self.batch.timestamps[self.rows.start : self.rows.stop]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    samples: Samples
+    key: RequestKey | None
+    answer: asyncio.Future[Decided]
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Takes samples and gives back durable decisions."""
+
+    def __init__(
+        self,
+        decider: Callable[[], Decider],
+        database: Database,
+        *,
+        connections: int = 2,
+        batch_samples: int = 512,
+        queue_samples: int = 8192,
+        commit_timeout: float = 10.0,
+    ) -> None:
+        """Describe the queue; `open` starts it.
+
+        Args:
+            decider: gives the engine to use for the next batch.
+            database: whose availability decides whether requests are taken.
+            connections: commits under way at the same time.
+            batch_samples: most samples gathered from several requests.
+            queue_samples: most samples that wait.
+            commit_timeout: seconds after which a silent database counts as away.
+        """
+        self._decider = decider
+        self._database = database
+        self._connections = connections
+        self._batch_samples = batch_samples
+        self._queue_samples = queue_samples
+        self._commit_timeout = commit_timeout
+        self._queue: deque[_Waiting] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._connected = 0
+        self._observer = metrics.Observer()
+        self.queued = 0
+        """Samples that wait."""
+
+    async def open(self) -> None:
+        """Start the committing connections; they connect, and reconnect, by themselves."""
+        self._tasks = [asyncio.create_task(self._serve(), name=f"commit-{n}") for n in range(self._connections)]
+        self._tasks.append(asyncio.create_task(self._sample_metrics(), name="batch-metrics"))
+
+    async def close(self) -> None:
+        """Commit what waits, for at most the commit timeout, then stop."""
+        deadline = time.monotonic() + self._commit_timeout
+        while self._queue and self._connected and time.monotonic() < deadline:
+            await asyncio.wait([self._queue[-1].answer], timeout=deadline - time.monotonic())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._refuse_all("The service stops.")
+
+    async def check(self) -> str | None:
+        """What is missing for a commit, for readiness."""
+        return None if self._connected else "no connection to the database can commit"
+
+    async def decide(self, samples: Samples, key: RequestKey | None = None) -> Decided:
+        """Decide and store ``samples``; returns once they are durable.
+
+        Raises:
+            ProblemError: 422 the numbers are too extreme to be answered or the key came with another body before, 503
+                the queue is full or the database away.
+        """
+        count = len(samples)
+        if self.queued and self.queued + count > self._queue_samples:
+            metrics.REFUSED.inc(count)
+            raise unavailable("Too many samples are waiting.")
+        if not self._connected:
+            raise unavailable("The database is away; nothing was stored.")
+        waiting = _Waiting(samples, key, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self.queued += count
+        self._wake_one()
+        decided = await waiting.answer
+        metrics.LATENCY.observe(time.perf_counter() - waiting.arrived)
+        return decided
+
+    async def _serve(self) -> None:
+        """One connection: connect, commit batch after batch, and start again when it breaks."""
+        while True:
+            try:
+                connection = await self._database.dedicated_connection()
+            except (psycopg.Error, OSError):
+                if not self._connected:
+                    self._refuse_all("The database is away; nothing was stored.")
+                await asyncio.sleep(RECONNECT_SECONDS)
+                continue
+            try:
+                await store.prepare(connection)
+                committer = _Committer(connection, self._commit_timeout)
+                with self._counted():
+                    while True:
+                        await self._commit_next(committer)
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                self._database.mark_away(error)
+                _log.warning("store connection lost", error=str(error).split("\n", 1)[0] or type(error).__name__)
+            finally:
+                if not self._connected:
+                    self._refuse_all("The database is away; nothing was stored.")
+                with contextlib.suppress(Exception):
+                    await connection.close()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._connected += 1
+        try:
+            yield
+        finally:
+            self._connected -= 1
+
+    async def _commit_next(self, committer: _Committer) -> None:
+        while not self._queue:
+            arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(arrival)
+            await arrival
+        requests = self._take()
+        try:
+            await self._process(committer, requests)
+        except BaseException as error:
+            refusal = unavailable("The database could not store the samples; send the request again.")
+            for request in requests:
+                _fail(request, refusal)
+            if not _is_survivable(error):
+                raise
+            _log.error("batch refused by the database", error=str(error).split("\n", 1)[0])
+
+    def _wake_one(self) -> None:
+        while self._idle:
+            arrival = self._idle.popleft()
+            if not arrival.done():
+                arrival.set_result(None)
+                return
+
+    def _take(self) -> list[_Waiting]:
+        """The oldest requests, as many as fit a batch; at least one."""
+        taken: list[_Waiting] = []
+        total = 0
+        while self._queue and (not taken or total + len(self._queue[0].samples) <= self._batch_samples):
+            request = self._queue.popleft()
+            self.queued -= len(request.samples)
+            if request.answer.done():  # the client is gone
+                continue
+            taken.append(request)
+            total += len(request.samples)
+        return taken
+
+    async def _process(self, committer: _Committer, requests: list[_Waiting]) -> None:
+        if not requests:
+            return
+        started = time.perf_counter()
+        matrices = _join([request.samples.matrices for request in requests])
+        decider = self._decider()
+        if len(matrices) > INLINE_SAMPLES:
+            numbers = await asyncio.to_thread(decider.answers, matrices)
+        else:
+            numbers = decider.answers(matrices)
+        outcomes = Outcomes.of(numbers, decider.version)
+        if not outcomes.sound.all():
+            await self._process(committer, _without_extremes(requests, outcomes))
+            return
+        decided = time.perf_counter()
+        counts = [len(request.samples) for request in requests]
+        milliseconds = np.repeat(
+            np.array([1000 * (decided - request.arrived) for request in requests], np.float32), counts
+        )
+        timestamps = _join([request.samples.timestamps for request in requests])
+        numbered = outcomes.numbered(await committer.ids(len(outcomes)))
+        keys = [request.key for request in requests]
+        stored = await committer.commit(Batch(numbered, timestamps, matrices, milliseconds, counts, keys))
+        self._observer.batch(numbered, decided - started, time.perf_counter() - decided)
+        answers, start = Answers(numbered, timestamps), 0
+        for request, count, fresh in zip(requests, counts, stored, strict=True):
+            if fresh:
+                _answer(request, Decided(answers, range(start, start + count)))
+            else:
+                await _replay(committer, request)
+            start += count
+
+    def _refuse_all(self, reason: str) -> None:
+        while self._queue:
+            request = self._queue.popleft()
+            self.queued -= len(request.samples)
+            _fail(request, unavailable(reason))
+
+    async def _sample_metrics(self) -> None:
+        while True:
+            self._observer.sample(self.queued)
+            await asyncio.sleep(1.0)
+
+
+class _Committer:
+    """One connection with the ids that it has leased."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._ids = range(0)
+
+    async def ids(self, count: int) -> int:
+        """First of ``count`` consecutive ids."""
+        if len(self._ids) < count:
+            self._ids = await self._bounded(store.lease_ids(self._connection))
+        first = self._ids.start
+        self._ids = self._ids[count:]
+        return first
+
+    async def commit(self, batch: Batch) -> list[bool]:
+        return await self._bounded(store.commit(self._connection, batch))
+
+    async def recall(self, key: RequestKey) -> store.Stored | None:
+        return await self._bounded(store.recall(self._connection, key))
+
+    async def _bounded(self, work: Awaitable[T]) -> T:
+        async with asyncio.timeout(self._timeout):
+            return await work
+
+
+async def _replay(committer: _Committer, request: _Waiting) -> None:
+    """Answer a request whose key was used before with what was stored then."""
+    key = request.key
+    known = await committer.recall(key) if key is not None else None
+    if key is None or known is None:
+        _fail(request, ProblemError(409, "conflict", "The answer to this Idempotency-Key is no longer kept."))
+    elif known.request_hash != key.request_hash:
+        detail = "This Idempotency-Key came with another body before; use a new key."
+        _fail(request, ProblemError(422, "idempotency-key-reused", detail))
+    else:
+        metrics.REPLAYED.inc()
+        answers = Answers(known.outcomes, known.timestamps)
+        _answer(request, Decided(answers, range(len(known.outcomes)), replayed=True))
+
+
+def _without_extremes(requests: list[_Waiting], outcomes: Outcomes) -> list[_Waiting]:
+    """Refuse the requests that hold a matrix without an answer; the others go on without them."""
+    sound = outcomes.sound
+    start, rest = 0, []
+    for request in requests:
+        own = sound[start : start + len(request.samples)]
+        start += len(request.samples)
+        if own.all():
+            rest.append(request)
+            continue
+        rows = np.flatnonzero(~own)[:20].tolist()
+        errors = [FieldError(f"/{row}", "holds numbers so extreme that the model has no answer") for row in rows]
+        _fail(request, unprocessable("Some matrices cannot be answered.", errors))
+    return rest
+
+
+def _is_survivable(error: BaseException) -> bool:
+    """Whether the connection works on: the server refused the statement (a full disk, for example) and said so."""
+    return isinstance(error, psycopg.Error) and error.sqlstate is not None and error.sqlstate[:2] not in {"08", "57"}
+
+
+def _join(parts: list[NDArray[Number]]) -> NDArray[Number]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _answer(request: _Waiting, decided: Decided) -> None:
+    if not request.answer.done():
+        request.answer.set_result(decided)
+
+
+def _fail(request: _Waiting, error: ProblemError) -> None:
+    if not request.answer.done():
+        request.answer.set_exception(error)
