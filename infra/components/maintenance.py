@@ -24,7 +24,7 @@ _DUMP_SPACE: Final = "50Gi"
 
 @dataclass(frozen=True)
 class Task:
-    """A command of ``ops`` and when it runs, in UTC."""
+    """A Python module with its arguments, and when it runs, in UTC."""
 
     label: str
     schedule: str
@@ -37,10 +37,12 @@ def tasks(contract: ServiceContract) -> Sequence[Task]:
     minute = 0 if contract.port % 2 == 0 else 30
     database = contract.service
     return (
-        Task("vacuum", f"{minute} 4 * * *", f"maintain vacuum --database {database}", 3 * 3600),
-        Task("statistics", f"{minute} 5 * * *", f"maintain statistics --database {database}", 3600),
-        Task("retention", f"{minute} 6 * * *", f"maintain retention --database {database}", 3 * 3600),
-        Task("backup", f"{minute} 2 * * 0", f"backup --database {database} --keep {BACKUP_WEEKS}", 6 * 3600),
+        # Hands a rotated password on to its role; the migration itself finds nothing to do.
+        Task("roles", f"{minute} * * * *", f"app.service.migrations --database {database}", 600),
+        Task("vacuum", f"{minute} 4 * * *", f"ops maintain vacuum --database {database}", 3 * 3600),
+        Task("statistics", f"{minute} 5 * * *", f"ops maintain statistics --database {database}", 3600),
+        Task("retention", f"{minute} 6 * * *", f"ops maintain retention --database {database}", 3 * 3600),
+        Task("backup", f"{minute} 2 * * 0", f"ops backup --database {database} --keep {BACKUP_WEEKS}", 6 * 3600),
     )
 
 
@@ -94,10 +96,9 @@ class Maintenance(pulumi.ComponentResource):
 
 
 def task_pod(task: Task, args: MaintenanceArgs) -> PodSpec:
-    """The pod of one run; ``ops`` asks nobody where nobody is (``--yes``) and reports for machines (``--json``)."""
-    command = (
-        f'PGPASSWORD="$(cat "$SECRETS_DIR/{MASTER_PASSWORD_FILE}")" exec python -m ops {task.command} --yes --json'
-    )
+    """The pod of one run; ``ops`` asks nobody where nobody is (``--yes``), and all report for machines (``--json``)."""
+    yes = " --yes" if task.command.startswith("ops ") else ""
+    command = f'PGPASSWORD="$(cat "$SECRETS_DIR/{MASTER_PASSWORD_FILE}")" exec python -m {task.command}{yes} --json'
     return PodSpec(
         container=ContainerSpec(
             name=task.label,

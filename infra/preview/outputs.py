@@ -267,7 +267,11 @@ def _text(identity: Identity, name: str) -> str:
     service = identity.type.partition(":")[2].partition("/")[0]
     if lower.endswith("arn"):
         return f"arn:aws:{service}:{identity.region}:{ACCOUNT}:{identity.kind}/{identity.physical_id}"
-    fixed = {"region": identity.region, "data": "cGxhY2Vob2xkZXI="}  # data: a certificate, in base64
+    fixed = {
+        "region": identity.region,
+        "data": "cGxhY2Vob2xkZXI=",  # a certificate, in base64
+        "ref": f"{ACCOUNT}.dkr.ecr.{identity.region}.amazonaws.com/{identity.name}@sha256:{identity.digest}",
+    }
     return fixed.get(lower) or (identity.physical_id if lower.endswith("id") else f"{identity.name}-{name}")
 
 

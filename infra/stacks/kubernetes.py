@@ -79,7 +79,7 @@ class KubernetesLayer:
         self.observability = self._make_observability()
         self._make_traffic()
         self._migration_account = self._account("migration", self._owner_secrets(), ())
-        self._maintenance_account = self._account("maintenance", self._owner_secrets()[:1], self._backup_statements())
+        self._maintenance_account = self._account("maintenance", self._owner_secrets(), self._backup_statements())
         for contract in SERVICES:
             self._make_service(contract)
         self._make_gateway()

@@ -64,7 +64,7 @@ _SYSCTLS: Final = {
     "net.ipv4.tcp_keepalive_probes",
 }
 _SECRET_NAMES: Final = re.compile(r"(?i)(secret|password|passwd|token|api_?key|private_?key|credential|webhook)")
-_SECRET_NAMES_ALLOWED: Final = re.compile(r"(?i)(_file|_path|_arn|_name|_id|_url_file|_expiration|_ttl)$")
+_SECRET_NAMES_ALLOWED: Final = re.compile(r"(?i)(_file|_path|_dir|_arn|_name|_id|_url_file|_expiration|_ttl)$")
 
 
 def _spec(case: Case) -> Node:
