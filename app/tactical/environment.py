@@ -1,8 +1,8 @@
 """The market as a game of three agents: E episodes side by side, one tensor step for all of them.
 
 An agent sees the 30x7 window that ends at the present bar and nothing else; all three see the same one. The position
-is no part of the observation (docs/decisions/stateless-tactical-policy.md says why): the agents name targets, and
-``app.tactical.account`` trades towards them.
+is no part of the observation: the agents name targets, and ``app.tactical.account`` trades towards them. Why is told in
+``docs/decisions/2026-11-23-stateless-tactical-policy.md``.
 """
 
 from __future__ import annotations

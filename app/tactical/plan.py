@@ -59,7 +59,7 @@ class BarsPlan(BaseModel):
 
     episodes: int = Field(default=8192, ge=1, le=10_000_000)
     """Rounded up to whole updates of ``num_envs`` episodes."""
-    num_envs: int = Field(default=256, ge=1, le=65_536)
+    num_envs: int = Field(default=64, ge=1, le=65_536)
     episode_steps: int = Field(default=32, ge=2, le=10_000)
     checkpoint_every: int = Field(default=1024, ge=1)
     """Episodes between checkpoints."""
@@ -69,11 +69,13 @@ class BarsPlan(BaseModel):
     threads: int | None = Field(default=1, ge=1, le=256)
     """Part of the plan because another number of threads rounds differently."""
     costs: Costs = Costs()
-    learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0)
-    epochs: int = Field(default=3, ge=1, le=100)
+    learning_rate: float = Field(default=1.5e-3, gt=0.0, le=1.0)
+    """At the start; it falls linearly to zero at the last episode."""
+    epochs: int = Field(default=1, ge=1, le=100)
+    """One: a market's rewards are nearly all noise, and more epochs learn the noise by heart."""
     entropy_coefficient: float = Field(default=0.005, ge=0.0)
-    gamma: float = Field(default=0.9, ge=0.0, le=1.0)
-    gae_lambda: float = Field(default=0.8, ge=0.0, le=1.0)
+    gamma: float = Field(default=0.95, ge=0.0, le=1.0)
+    gae_lambda: float = Field(default=0.9, ge=0.0, le=1.0)
 
     @property
     def updates(self) -> int:
@@ -95,6 +97,7 @@ class BarsPlan(BaseModel):
             truncation="bootstrap",
             actor_learning_rate=self.learning_rate,
             critic_learning_rate=self.learning_rate,
+            anneal_frames=self.frames,
             entropy_coefficient=self.entropy_coefficient,
             share_actor=False,
             shared_observation=True,

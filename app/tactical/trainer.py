@@ -241,8 +241,8 @@ class _Run:
             before, seconds = float(document["return_before"]), float(document["seconds"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{where}: no training's checkpoint ({str(error).splitlines()[0]})") from error
-        # Longer, or with other checkpoints, it is still the same training; anything else would not go on exactly.
-        free = {"episodes": self.plan.episodes, "checkpoint_every": self.plan.checkpoint_every}
+        # With other checkpoints it is still the same training; anything else would not go on exactly.
+        free = {"checkpoint_every": self.plan.checkpoint_every}
         if plan.model_copy(update=free) != self.plan:
             raise CheckpointError(
                 f"{where}: was made with {_difference(plan, self.plan)}; resume with that or start anew"
@@ -261,7 +261,7 @@ def _difference(theirs: BarsPlan, mine: BarsPlan) -> str:
     """The first setting in which two plans differ, as ``name=theirs, not mine``."""
     for name in BarsPlan.model_fields:
         one, other = getattr(theirs, name), getattr(mine, name)
-        if one != other and name not in {"episodes", "checkpoint_every"}:
+        if one != other and name != "checkpoint_every":
             return f"{name}={one}, not {other}"
     return "other settings"
 

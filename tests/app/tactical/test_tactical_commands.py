@@ -66,15 +66,6 @@ def test_a_model_is_judged_on_other_bars(trained: Path, tmp_path: Path, capsys: 
     assert (tmp_path / "report" / "equity.svg").exists()
 
 
-def test_a_longer_training_goes_on_from_the_checkpoint(bars: Path, tmp_path: Path) -> None:
-    runs = [tmp_path / "whole", tmp_path / "parts"]
-    assert main(["train", str(bars), "--out", str(runs[0]), "--episodes", "128", "--json"]) == 0
-    assert main(["train", str(bars), "--out", str(runs[1]), "--episodes", "64", "--json"]) == 0
-    assert main(["train", str(bars), "--out", str(runs[1]), "--episodes", "128", "--resume", "--json"]) == 0
-    reports = [json.loads((run / "report.json").read_text()) for run in runs]
-    assert reports[0]["scores"] == reports[1]["scores"]
-
-
 @pytest.mark.slow
 def test_an_interrupted_training_says_how_to_go_on(bars: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "app.tactical", "train", str(bars), "--out", str(tmp_path), "--episodes", "100000"]

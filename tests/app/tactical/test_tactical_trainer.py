@@ -111,10 +111,11 @@ def test_a_cancelled_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
     assert [p.policy_loss for p in resumed.summary.curve] == [p.policy_loss for p in whole.summary.curve]
 
 
-def test_a_finished_training_can_be_made_longer(tmp_path: Path) -> None:
-    train_bars(tape(), PLAN.model_copy(update={"episodes": 32}), directory=tmp_path)
-    longer = train_bars(tape(), PLAN, directory=tmp_path, resume=True)
-    assert torch.equal(parameters(longer), parameters(train_bars(tape(), PLAN)))
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    finished = train_bars(tape(), PLAN, directory=tmp_path)
+    again = train_bars(tape(), PLAN, directory=tmp_path, resume=True)
+    assert torch.equal(parameters(again), parameters(finished))
+    assert again.summary.curve == finished.summary.curve
 
 
 @pytest.mark.slow
@@ -144,16 +145,21 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_end(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"seed": 1}, "seed=0, not 1"), ({"num_envs": 4}, "num_envs=8, not 4"), ({"costs": Costs(fee=0.0)}, "costs=")],
+    [
+        ({"seed": 1}, "seed=0, not 1"),
+        ({"episodes": 80}, "episodes=64, not 80"),
+        ({"num_envs": 4}, "num_envs=8, not 4"),
+        ({"costs": Costs(fee=0.0)}, "costs="),
+    ],
 )
 def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    train_bars(tape(), PLAN.model_copy(update={"episodes": 8}), directory=tmp_path)
+    train_bars(tape(), PLAN, directory=tmp_path)
     with pytest.raises(CheckpointError, match=message):
         train_bars(tape(), PLAN.model_copy(update=change), directory=tmp_path, resume=True)
 
 
 def test_a_checkpoint_of_other_bars_is_refused(tmp_path: Path) -> None:
-    train_bars(tape(), PLAN.model_copy(update={"episodes": 8}), directory=tmp_path)
+    train_bars(tape(), PLAN, directory=tmp_path)
     with pytest.raises(CheckpointError, match="other bars"):
         train_bars(tape(seed=1), PLAN, directory=tmp_path, resume=True)
 
