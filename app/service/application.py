@@ -164,6 +164,9 @@ def _problem_response(request: Request, error: HTTPException) -> Response:
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    if error.status_code == 405:
+        allow = ", ".join(openapi.methods_of(request.app, request.url.path))
+        error = ProblemError(405, "method-not-allowed", f"Use {allow}.", headers={"Allow": allow})
     return _problem_response(request, error)
 
 

@@ -139,6 +139,9 @@ class Edge:
         self._inner = inner
         self._runtime = runtime
         self._hot = {(route.method, route.path): route for route in hot_routes}
+        self._allowed: dict[str, list[str]] = {}
+        for route in hot_routes:
+            self._allowed.setdefault(route.path, []).append(route.method)
         self._public = public_paths
         self._body_limits = {
             **body_limits,
@@ -193,6 +196,9 @@ class Edge:
         if hot is not None:
             await self._serve_hot(hot, scope, receive, headers, exchange, principal)
             return path
+        if path in self._allowed:
+            allow = ", ".join(self._allowed[path])
+            raise ProblemError(405, "method-not-allowed", f"Use {allow}.", headers={"Allow": allow})
         scope["principal"] = principal
         scope["request_id"] = exchange.request_id
         if self._unhurried(path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import compile_path
 
 from app.service.edge import HotRoute
 from app.service.problems import PROBLEM_JSON, ProblemDocument
@@ -37,6 +40,22 @@ def describe(app: FastAPI, hot_routes: Sequence[HotRoute], public_paths: frozens
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way of extending it
+
+
+def methods_of(app: FastAPI, path: str) -> list[str]:
+    """Methods that ``path`` is served under; the router itself knows only those of the first route that matches."""
+    methods = [
+        method.upper()
+        for template, operations in app.openapi()["paths"].items()
+        if _pattern(template).match(path)
+        for method in operations
+    ]
+    return sorted(methods)
+
+
+@lru_cache(maxsize=256)
+def _pattern(template: str) -> re.Pattern[str]:
+    return compile_path(template)[0]
 
 
 def _document(app: FastAPI, hot_routes: Sequence[HotRoute], public_paths: frozenset[str]) -> dict[str, Any]:

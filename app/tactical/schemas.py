@@ -8,13 +8,13 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.contract import WINDOW_BARS, WINDOW_FEATURES
 from app.market.features import TACTICAL_FEATURES
 
-MAXIMUM_EPISODES: Final = 500
-"""Of a synchronous training, which must end within the request timeout."""
+MAXIMUM_EPISODES: Final = 200
+"""Of a synchronous training, which must end within the request timeout on a busy machine too."""
 MAXIMUM_JOB_EPISODES: Final = 1_000_000
 MAXIMUM_BARS: Final = 2_000_000
 MINIMUM_BARS: Final = 2
@@ -22,7 +22,17 @@ MINIMUM_BARS: Final = 2
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Row = Annotated[list[Finite], Field(min_length=WINDOW_FEATURES, max_length=WINDOW_FEATURES)]
 Window = Annotated[list[Row], Field(min_length=WINDOW_BARS, max_length=WINDOW_BARS)]
-Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+
+
+def _whole(value: object) -> object:
+    """1.0 is an integer to JSON Schema (draft 2020-12, section 6.1.1)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True), BeforeValidator(_whole)]
+Episodes = Annotated[int, Field(ge=1, le=MAXIMUM_EPISODES, strict=True), BeforeValidator(_whole)]
+JobEpisodes = Annotated[int, Field(ge=1, le=MAXIMUM_JOB_EPISODES, strict=True), BeforeValidator(_whole)]
+BarCount = Annotated[int, Field(ge=200, le=200_000, strict=True), BeforeValidator(_whole)]
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$", examples=["20261123T010203-1f2e3d4c"])]
 
 
@@ -42,9 +52,7 @@ class TrainingData(Request):
     """One window and how long to learn from it."""
 
     data: Window = Field(description="30 bars x 7 features: " + ", ".join(TACTICAL_FEATURES))
-    episodes: int | None = Field(
-        default=None, ge=1, le=MAXIMUM_EPISODES, strict=True, description="TACTICAL_TRAINING_EPISODES if absent."
-    )
+    episodes: Episodes | None = Field(default=None, description="TACTICAL_TRAINING_EPISODES if absent.")
     seed: Seed = 0
 
 
@@ -103,7 +111,7 @@ class BarColumns(Request):
 class SimulatedBars(Request):
     """Bars from the market simulator, for trying out."""
 
-    bars: int = Field(default=5_000, ge=200, le=200_000, strict=True)
+    bars: BarCount = 5_000
     seed: Seed = 0
 
 
@@ -112,12 +120,21 @@ class JobRequest(Request):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"simulation": {"bars": 2000, "seed": 1}, "episodes": 100}]},
+        json_schema_extra={
+            "examples": [{"simulation": {"bars": 2000, "seed": 1}, "episodes": 100}],
+            "oneOf": [
+                {"required": ["bars"], "properties": {"bars": {"type": "object"}, "simulation": {"type": "null"}}},
+                {
+                    "required": ["simulation"],
+                    "properties": {"simulation": {"type": "object"}, "bars": {"type": "null"}},
+                },
+            ],
+        },
     )
 
     bars: BarColumns | None = None
     simulation: SimulatedBars | None = None
-    episodes: int = Field(default=1000, ge=1, le=MAXIMUM_JOB_EPISODES, strict=True)
+    episodes: JobEpisodes = 1000
     seed: Seed = 0
 
     @model_validator(mode="after")

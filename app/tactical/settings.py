@@ -20,7 +20,7 @@ class TacticalSettings(ServiceSettings):
     """Where model files and checkpoints are kept: ``file:///directory`` or ``s3://bucket/prefix``."""
     training_target_seconds: float = Field(default=1.0, gt=0, validation_alias=Env.TACTICAL_PERFORMANCE_TARGET.value)
     """A synchronous training that takes longer is logged as a warning."""
-    default_episodes: int = Field(default=10, ge=1, le=500, validation_alias=Env.TACTICAL_TRAINING_EPISODES.value)
+    default_episodes: int = Field(default=10, ge=1, le=200, validation_alias=Env.TACTICAL_TRAINING_EPISODES.value)
     """Episodes of a synchronous training whose request names none."""
     jit_enabled: bool = Field(default=True, validation_alias=Env.TACTICAL_JIT_ENABLED.value)
     """Lets a GPU replay the update as a CUDA graph; a CPU has nothing to compile that would pay within a training."""

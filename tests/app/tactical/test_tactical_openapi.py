@@ -1,0 +1,51 @@
+"""The OpenAPI document says what the service does: schemathesis looks for what it does else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(tactical_server: Any, tmp_path: Path) -> None:
+    authorization = tactical_server.client().headers["Authorization"]
+    command = [
+        Path(sys.executable).with_name("schemathesis"),
+        "run",
+        f"http://127.0.0.1:{tactical_server.port}/openapi.json",
+        *("--header", f"Authorization: {authorization}"),
+        *("--max-examples", "12"),
+        *("--phases", "examples,coverage,fuzzing"),
+        *("--request-timeout", "60"),
+        *("--seed", "1"),
+        "--no-color",
+        *("--exclude-path", "/metrics"),
+        # A stream ends with its job.
+        *("--exclude-path", "/api/tactical/jobs/{job_id}/events"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert tactical_server.client().get("/ready").status_code == 200
+
+
+def test_every_operation_names_its_refusals_and_has_an_example(tactical_server: Any) -> None:
+    document = tactical_server.client().get("/openapi.json").json()
+    paths = document["paths"]
+    assert set(paths) >= {
+        "/api/tactical/train",
+        "/api/tactical/act",
+        "/api/tactical/jobs",
+        "/api/tactical/jobs/{job_id}/events",
+        "/api/tactical/models/{version}/activate",
+    }
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if path.startswith("/api/tactical/") and path != "/api/tactical/health":
+                assert {"401", "403", "429", "503"} <= set(operation["responses"]), path
+                assert operation["security"] == [{"bearer": []}]
+    for name in ("TrainRequest", "ActRequest", "JobRequest"):
+        assert document["components"]["schemas"][name]["examples"]
