@@ -267,7 +267,7 @@ class Resource:
         return self.urn.split("::", 1)[0].rpartition(":")[2]
 
 
-_IDENTITIES = ("id", "arn", "url", "name", "bucket", "keyId", "identifier", "replicationGroupId")
+_IDENTITIES = ("id", "arn", "url", "name", "bucket", "keyId", "identifier", "replicationGroupId", "ref")
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,9 +59,9 @@ def _reader(role: str, policy: object) -> Mutation:
         ROLE_POLICY,
         {"policy": policy},
         refers={"role": (ROLE, called(role))},
-        records={"policy": (SECRET, anyone)},
+        records={"policy": (SECRET, called("market-data"))},
         name=f"{role}-reads",
-        blame=SECRET,
+        blame=(SECRET, called("market-data")),
     )
 
 
@@ -118,6 +118,7 @@ PROOFS: dict[str, Proof] = {
             change(POD_IDENTITY, "namespace", "another", blame=ROLE),
         ),
         (unknown(POD_IDENTITY, "roleArn"),),
+        also=frozenset({"pod-identity-used"}),
     ),
     "secret-single-reader": Proof(
         (both(_reader("ebs-csi", _READING), _reader("cloudwatch-agent", _READING)),),

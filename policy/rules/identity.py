@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from policy.model import UNKNOWN, Estate, Secret, walk
-from policy.rule import Case, Check, Finding, Level, Rule, Severity, Undecided, Violation
+from policy.rule import Case, Check, Finding, Level, NotApplicable, Rule, Severity, Undecided, Violation
 from policy.rules.documents import Statement, all_statements, is_everyone, matches, statements
 from policy.rules.types import (
     ATTACHMENT_TYPES,
@@ -348,6 +348,9 @@ def _provider_keys(case: Case) -> Iterator[Finding]:
 
 def _readers(case: Case) -> Iterator[Finding]:
     """Every secret is named by at most the roles of one service account and by the functions that rotate it."""
+    if case.resource.name in case.parameters["shared"]:
+        yield NotApplicable("meant for several workloads")
+        return
     readers: dict[str, str] = {}
     unknown = False
     for right in case.estate.referrers(case.resource, ROLE_POLICY, IAM_POLICY):
@@ -582,6 +585,14 @@ RULES = (
         severity=_MEDIUM,
         scope="stack",
         level=Level.ADVISORY,
+        parameters={
+            "shared": {
+                "type": "array",
+                "items": {"type": "string"},
+                "default": [],
+                "description": "logical names of secrets that several workloads have to read",
+            }
+        },
     ),
     _rule(
         "kms-policy-closed",

@@ -23,6 +23,7 @@ from policy.rules.workloads import (
     SERVING,
     TARGET_GROUP_BINDING,
     WORKLOADS,
+    charts_in,
     containers,
     is_empty,
     labels,
@@ -69,7 +70,9 @@ def _default_deny(case: Case) -> Iterator[Finding]:
 
 def _policy_selects(case: Case) -> Iterator[Finding]:
     selector = case.node.node("spec").node("podSelector")
-    if not is_empty(selector) and not selected(case.estate, case.resource, selector, *WORKLOADS):
+    if charts_in(case.estate, namespace_key(case.resource)):
+        yield NotApplicable("a chart brings pods into the namespace")
+    elif not is_empty(selector) and not selected(case.estate, case.resource, selector, *WORKLOADS):
         yield Violation("its podSelector selects no pod of the namespace")
 
 
@@ -307,8 +310,8 @@ def _identity_used(case: Case) -> Iterator[Finding]:
         yield NotApplicable("the stack declares no service accounts")
         return
     wanted, account = case.node.text("namespace"), case.node.text("serviceAccount")
-    if wanted in case.parameters["foreign_namespaces"]:
-        yield NotApplicable("the namespace is an add-on's")
+    if wanted in case.parameters["foreign_namespaces"] or charts_in(case.estate, wanted or ""):
+        yield NotApplicable("an add-on or a chart brings pods into the namespace")
         return
     key = {plain(n.node.raw("metadata.name")): n.urn for n in case.estate.of(NAMESPACE)}
     spaces = {wanted, key.get(wanted)}

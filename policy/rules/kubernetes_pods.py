@@ -9,7 +9,7 @@ from typing import Final
 from policy.model import UNKNOWN, Node, Resource, Secret, walk
 from policy.rule import Case, Check, Finding, Level, NotApplicable, Rule, Severity, Undecided, Violation
 from policy.rules.compute import SECRET_SHAPES
-from policy.rules.types import IMAGE, REPOSITORY
+from policy.rules.types import IMAGE
 from policy.rules.workloads import (
     CONFIG_MAP,
     CRON_JOB,
@@ -220,44 +220,55 @@ def _numeric(value: object) -> bool:
     return isinstance(value, int | float) or (isinstance(value, str) and value.isdigit())
 
 
-def _tag(container: Node, _spec: Node) -> Iterator[Finding]:
-    image = container.text("image")
-    if not image:
-        yield Violation(f"{name_of(container)} has no image")
-        return
-    name, _, digest = image.partition("@")
-    tag = name.rpartition("/")[2].partition(":")[2]
-    if tag == "latest" or (not tag and not digest):
-        yield Violation(f"{name_of(container)} takes whatever is the latest image")
-
-
-def _digest(container: Node, _spec: Node) -> Iterator[Finding]:
-    image = container.text("image") or ""
-    if not re.search(r"@sha256:[0-9a-f]{64}$", image):
-        yield Violation(f"{name_of(container)} names no digest")
-
-
-def _pull_policy(container: Node, _spec: Node) -> Iterator[Finding]:
-    if "@sha256:" not in (container.text("image") or "") and container.text("imagePullPolicy") != "Always":
-        yield Violation(f"{name_of(container)} runs whatever image of that tag the node has")
-
-
 _REGISTRY: Final = re.compile(r"^[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/")
+
+
+def _foreign_images(case: Case) -> Iterator[tuple[str, Node, str]]:
+    """The containers (with how to call them) whose image is not built by the estate itself, and that image.
+
+    What an ``Image`` of the estate gives as its reference is by digest, in the estate's registry, whether known or not.
+
+    Raises:
+        NotKnown: an image is unknown and the workload depends on no image that the estate builds.
+    """
+    for container in containers(case.resource):
+        raw = container.raw("image")
+        if raw is UNKNOWN:
+            if case.estate.links(case.resource, "spec", IMAGE):
+                continue
+        elif isinstance(raw, str) and any(built.output("ref") == raw for built in case.estate.of(IMAGE)):
+            continue
+        yield name_of(container), container, container.text("image") or ""
+
+
+def _tag(case: Case) -> Iterator[Finding]:
+    for name, _, image in _foreign_images(case):
+        if not image:
+            yield Violation(f"{name} has no image")
+            continue
+        reference, _, digest = image.partition("@")
+        tag = reference.rpartition("/")[2].partition(":")[2]
+        if tag == "latest" or (not tag and not digest):
+            yield Violation(f"{name} takes whatever is the latest image")
+
+
+def _digest(case: Case) -> Iterator[Finding]:
+    for name, _, image in _foreign_images(case):
+        if not re.search(r"@sha256:[0-9a-f]{64}$", image):
+            yield Violation(f"{name} names no digest")
+
+
+def _pull_policy(case: Case) -> Iterator[Finding]:
+    for name, container, image in _foreign_images(case):
+        if "@sha256:" not in image and container.text("imagePullPolicy") != "Always":
+            yield Violation(f"{name} runs whatever image of that tag the node has")
 
 
 def _own_registry(case: Case) -> Iterator[Finding]:
     registries = tuple(case.parameters["registries"])
-    repositories = case.estate.of(REPOSITORY)
-    for container in containers(case.resource):
-        image = container.raw("image")
-        if image is UNKNOWN:
-            built = case.estate.links(case.resource, "spec", IMAGE, REPOSITORY)
-            if not built:
-                yield Undecided(f"the image of {name_of(container)} is known only after the update")
-        elif isinstance(image, str) and not _REGISTRY.match(image) and not image.startswith(registries or ("\0",)):
-            yield Violation(f"{name_of(container)} does not come from the estate's registry")
-    if not repositories:
-        yield Violation("the estate declares no image repository")
+    for name, _, image in _foreign_images(case):
+        if not _REGISTRY.match(image) and not (registries and image.startswith(registries)):
+            yield Violation(f"{name} does not come from the estate's registry")
 
 
 def _token(case: Case) -> Iterator[Finding]:
@@ -448,6 +459,22 @@ def _pod(
 ) -> Rule:
     """A rule that one workload decides."""
     return Rule(rule_id, title, reason, remedy, types, check, severity, level=level, controls=controls)
+
+
+def _image(
+    rule_id: str,
+    title: str,
+    reason: str,
+    remedy: str,
+    check: Check,
+    severity: Severity,
+    *controls: str,
+    level: Level = Level.MANDATORY,
+) -> Rule:
+    """A rule on where a workload's images come from."""
+    return Rule(
+        rule_id, title, reason, remedy, WORKLOADS, check, severity, scope="stack", level=level, controls=controls
+    )
 
 
 _CRITICAL, _HIGH, _MEDIUM, _LOW = Severity.CRITICAL, Severity.HIGH, Severity.MEDIUM, Severity.LOW
@@ -692,32 +719,32 @@ RULES = (
         "C-0056",
         types=SERVING,
     ),
-    _pod(
+    _image(
         "pod-image-tag",
         "No image is the latest",
         "Nobody knows what runs, and a restart may change it.",
         "Name a tag or, better, a digest.",
-        _every(_tag),
+        _tag,
         _HIGH,
         "CKV_K8S_14",
         "C-0075",
     ),
-    _pod(
+    _image(
         "pod-image-digest",
         "Images are named by digest",
         "A tag can be moved to another image; a digest cannot.",
         "Deploy the reference that the build gave (name@sha256:...).",
-        _every(_digest),
+        _digest,
         _MEDIUM,
         "CKV_K8S_43",
         "C-0306",
     ),
-    _pod(
+    _image(
         "pod-pull-policy",
         "Images without a digest are pulled every time",
         "A node may have another image under the same tag.",
         "Name a digest, or set imagePullPolicy to Always.",
-        _every(_pull_policy),
+        _pull_policy,
         _LOW,
         "CKV_K8S_15",
         "C-0075",

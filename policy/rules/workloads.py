@@ -30,6 +30,8 @@ ROLE_BINDING = "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding"
 CLUSTER_ROLE_BINDING = "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding"
 TARGET_GROUP_BINDING = "kubernetes:elbv2.k8s.aws/v1beta1:TargetGroupBinding"
 
+HELM_RELEASE = "kubernetes:helm.sh/v3:Release"
+
 SERVING: Final = (DEPLOYMENT, STATEFUL_SET)
 CONTROLLERS: Final = (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, REPLICA_SET)
 WORKLOADS: Final = (*CONTROLLERS, JOB, CRON_JOB, POD)
@@ -151,3 +153,8 @@ def named(estate: Estate, resource: Resource, token: str, name: str) -> Resource
         if own == name or (own is None and _SUFFIX.sub("", name) == other.name):
             return other
     return None
+
+
+def charts_in(estate: Estate, name: str) -> bool:
+    """Whether a chart brings objects of its own, unseen here, into the namespace ``name``."""
+    return any(plain(release.node.raw("namespace")) == name for release in estate.of(HELM_RELEASE))
