@@ -24,6 +24,7 @@ from app.market.features import (
     tactical_features,
 )
 from app.market.simulator import simulate
+from benchmarks.real_bars import NAMES, daily_bars
 
 Features = Callable[[Bars], NDArray[np.float32]]
 FEATURES = pytest.mark.parametrize("features", [tactical_features, strategic_features])
@@ -176,6 +177,16 @@ def test_the_features_that_talib_knows_agree_with_it() -> None:
     for rows, names in ((tactical_features(bars), TACTICAL_FEATURES), (strategic_features(bars), STRATEGIC_FEATURES)):
         for name in set(names) & set(expected):
             np.testing.assert_allclose(column(rows, names, name)[48:], expected[name][48:], atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_real_days_give_features_that_are_finite_and_not_all_at_their_bounds(name: str) -> None:
+    bars = daily_bars(name)
+    for features in (tactical_features, strategic_features):
+        rows = features(bars)[STRATEGIC_WARMUP:]
+        assert np.isfinite(rows).all()
+        assert (np.abs(rows) < 0.999).mean() > 0.98
+        assert (rows.std(axis=0) > 0.02).all()
 
 
 def test_a_price_change_can_be_turned_back_into_its_return() -> None:
