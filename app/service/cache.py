@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio
 import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
-from app.service.settings import ServiceSettings
+from app.contract import Env
+from app.service.settings import ServiceSettings, current_secret
 
 WATCH_SECONDS: Final = 1.0
 COMMAND_TIMEOUT_SECONDS: Final = 1.0
@@ -24,14 +27,31 @@ class CacheUnavailableError(Exception):
     """The cache did not answer."""
 
 
+class _RotatingPassword(CredentialProvider):
+    """Reads the password anew for each connection: a rotated file takes hold without a restart."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._user = urlsplit(settings.redis_url.get_secret_value()).username
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        loaded = self._settings.redis_password
+        password = "" if loaded is None else current_secret(Env.REDIS_PASSWORD, loaded)
+        return (self._user, password) if self._user else (password,)
+
+
 class Cache:
     """Runs commands on the cache; ``available`` tells whether the last one reached it."""
 
     def __init__(self, settings: ServiceSettings) -> None:
-        password = settings.redis_password.get_secret_value() if settings.redis_password else None
-        options: dict[str, Any] = {"password": password} if password else {}
+        url = settings.redis_url.get_secret_value()
+        options: dict[str, Any] = {}
+        if settings.redis_password is not None:
+            parts = urlsplit(url)
+            url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+            options["credential_provider"] = _RotatingPassword(settings)
         self._client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-            settings.redis_url.get_secret_value(),
+            url,
             socket_timeout=COMMAND_TIMEOUT_SECONDS,
             socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 1),  # once, on a fresh connection: the pooled one may have died with the server

@@ -17,13 +17,15 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from app.service.problems import unavailable
-from app.service.settings import ServiceSettings
+from app.contract import Env
+from app.service.problems import ProblemError, unavailable
+from app.service.settings import ServiceSettings, current_secret
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
 WATCH_SECONDS: Final = 1.0
 PROBE_TIMEOUT_SECONDS: Final = 3.0
+NOT_MIGRATED: Final = "database-not-migrated"
 # A cut network shows itself only by silence: give up on unacknowledged data after 5 s instead of the kernel's 15
 # minutes.
 _CONNECTION_DEFAULTS: Final[dict[str, Any]] = {
@@ -47,7 +49,7 @@ class Database:
 
     def __init__(self, settings: ServiceSettings, *, application_name: str) -> None:
         self._timeout = settings.database_pool_timeout
-        self._conninfo = settings.database_url.get_secret_value()
+        self._settings = settings
         self._kwargs = {**_CONNECTION_DEFAULTS, "application_name": application_name}
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._conninfo,
@@ -105,6 +107,9 @@ class Database:
                     f"The database has run out of resources: {error.diag.message_primary}", 5.0
                 ) from error
             raise
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
+            detail = f"The database is not migrated for this service: {error.diag.message_primary}."
+            raise ProblemError(503, NOT_MIGRATED, detail, retry_after=10.0) from error
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -126,7 +131,7 @@ class Database:
 
     async def dedicated_connection(self) -> Connection:
         """A connection outside the pool, which the caller closes."""
-        return await AsyncConnection.connect(self._conninfo, **self._kwargs)
+        return await AsyncConnection.connect(await self._conninfo(), **self._kwargs)
 
     async def assert_durable(self) -> None:
         """Check that a commit survives a crash of the server.
@@ -139,6 +144,10 @@ class Database:
                 row = await (await connection.execute(f"SHOW {name}")).fetchone()
                 if row is None or row[0] == "off":
                     raise DatabaseSettingError(f"{name} is off: a commit would not be durable")
+
+    async def _conninfo(self) -> str:
+        """Read anew for each connection: a rotated password in a mounted file takes hold without a restart."""
+        return current_secret(Env.DATABASE_URL, self._settings.database_url)
 
     async def _keep_watch(self) -> None:
         while True:

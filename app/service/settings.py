@@ -65,22 +65,37 @@ def _url_of(*schemes: str) -> AfterValidator:
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
+def _from_file(name: str) -> str | None:
+    """Contents of the file that holds ``name``, without the newline at its end; None where there is none."""
+    path = os.environ.get(f"{name}_FILE")
+    if path is not None:
+        try:
+            return Path(path).read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}_FILE: cannot read {path}: {error}") from error
+    directory = os.environ.get(Env.SECRETS_DIR)
+    if directory and (mounted := Path(directory) / name).is_file():
+        return mounted.read_text().rstrip("\r\n")
+    return None
+
+
+def current_secret(name: str, loaded: SecretStr) -> str:
+    """The present value of a secret whose file may have been rotated since it was ``loaded``."""
+    if name in os.environ:
+        return loaded.get_secret_value()
+    try:
+        return _from_file(name) or loaded.get_secret_value()
+    except (SettingsError, OSError):
+        return loaded.get_secret_value()
+
+
 class SecretFiles(PydanticBaseSettingsSource):
     """Values from ``<NAME>_FILE`` paths and from the files of ``SECRETS_DIR``."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401 - as in the base
-        """Contents of the file that holds the field, without the newline at its end; None where there is none."""
+        """The field's value out of a file."""
         name = str(field.validation_alias or field_name)
-        path = os.environ.get(f"{name}_FILE")
-        if path is not None:
-            try:
-                return Path(path).read_text().rstrip("\r\n"), name, False
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{name}_FILE: cannot read {path}: {error}") from error
-        directory = os.environ.get(Env.SECRETS_DIR)
-        if directory and (mounted := Path(directory) / name).is_file():
-            return mounted.read_text().rstrip("\r\n"), name, False
-        return None, name, False
+        return _from_file(name), name, False
 
     def __call__(self) -> dict[str, Any]:
         """Values by environment name, of the fields that have a file."""

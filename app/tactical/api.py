@@ -103,7 +103,12 @@ async def _train(parts: Parts, client: str, body: TrainRequest) -> TrainedModel:
         return await device.run_short(
             client,
             lambda: train_on_window(
-                window, episodes=episodes, seed=data.seed, device=device.name, cancelled=given_up.is_set
+                window,
+                episodes=episodes,
+                seed=data.seed,
+                device=device.name,
+                jit=parts.settings.jit_enabled,
+                cancelled=given_up.is_set,
             ),
         )
     except WindowError as error:

@@ -86,9 +86,13 @@ class JobRunner:
     async def _serve(self, device: TrainingDevice) -> None:
         while not self._stopping:
             job = None
-            with contextlib.suppress(ProblemError):  # the database is away: look again later
+            try:
                 job = await self._jobs.claim()
                 metrics.QUEUE_DEPTH.labels("job").set(await self._jobs.waiting())
+            except ProblemError:
+                pass  # the database is away: look again later
+            except Exception:  # noqa: BLE001 - a device must never stop looking for work
+                _log.exception("no job claimed")
             if job is not None:
                 await self._run(device, job)
                 continue
@@ -119,7 +123,7 @@ class JobRunner:
         state = await self._last_checkpoint(run)
         training = JobTraining(
             decode_bars(job.bars),
-            job_plan(job.parameters, device.name),
+            job_plan(job.parameters, device.name, jit=self._settings.jit_enabled),
             resume_from=state,
             checkpoint_seconds=self._settings.checkpoint_seconds,
         )

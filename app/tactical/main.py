@@ -23,6 +23,7 @@ from app.tactical.registry import StorageError
 from app.tactical.settings import TacticalSettings
 
 TRAIN_BODY_LIMIT = 256 * 1024
+JOB_BODY_LIMIT = 16 * 1024 * 1024  # 100,000 bars of six columns
 DESCRIPTION = (
     "Trains three agents (tactical, risk, execution) with multi-agent PPO and acts with the trained models. "
     "A 200 is sent after the commit of what it reports."
@@ -49,7 +50,7 @@ def build_tactical(settings: TacticalSettings) -> Application:
             lifespan=lifespan,
             routers=[api.router],
             hot_routes=[act_route(parts.acting)],
-            body_limits={f"{prefix}/train": TRAIN_BODY_LIMIT},
+            body_limits={f"{prefix}/train": TRAIN_BODY_LIMIT, f"{prefix}/jobs": JOB_BODY_LIMIT},
             unhurried=lambda path: path.startswith(f"{prefix}/jobs/") and path.endswith("/events"),
         ),
         settings,

@@ -113,7 +113,7 @@ async def _warm_up(device: TrainingDevice) -> None:
     window = np.random.default_rng(0).uniform(-1.0, 1.0, (WINDOW_BARS, WINDOW_FEATURES)).astype(np.float32)
 
     def train() -> float:
-        trained = train_on_window(window, episodes=2, seed=0, device=device.name, cancelled=lambda: False)
+        trained = train_on_window(window, episodes=2, seed=0, device=device.name)
         return float(trained.metrics["seconds"])
 
     first = await device.run_short("warm-up", train)

@@ -25,6 +25,7 @@ class WindowPlan(BaseModel):
     episodes: int = Field(default=10, ge=1, le=MAX_WINDOW_EPISODES)
     seed: Seed = 0
     device: str = "cpu"
+    cuda_graphs: bool = True
     costs: Costs = Costs()
     plays: int = Field(default=32, ge=1, le=4096)
     """Episodes that are averaged to tell the return before and after."""
@@ -45,6 +46,7 @@ class WindowPlan(BaseModel):
             actor_hidden_sizes=HIDDEN,
             critic_hidden_sizes=(128, 64),
             device=self.device,
+            cuda_graphs=self.cuda_graphs,
             threads=1,
         )
 
@@ -66,6 +68,7 @@ class BarsPlan(BaseModel):
     held_out: float = Field(default=0.2, gt=0.0, lt=0.9)
     seed: Seed = 0
     device: str = "cpu"
+    cuda_graphs: bool = True
     threads: int | None = Field(default=1, ge=1, le=256)
     """Part of the plan because another number of threads rounds differently."""
     costs: Costs = Costs()
@@ -105,5 +108,6 @@ class BarsPlan(BaseModel):
             actor_hidden_sizes=HIDDEN,
             critic_hidden_sizes=(128, 64),
             device=self.device,
+            cuda_graphs=self.cuda_graphs,
             threads=self.threads,
         )

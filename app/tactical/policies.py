@@ -118,7 +118,7 @@ class Policies:
                 _log.info("model active", version=version)
             self._problem = None
         except ProblemError as error:
-            if error.status_code != 503:  # a database that is away is told elsewhere
+            if error.kind != "unavailable":  # a database that is away is told elsewhere
                 self._problem = str(error.detail)
                 _log.warning("active model not loaded", error=self._problem)
 

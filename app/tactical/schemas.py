@@ -16,7 +16,7 @@ from app.market.features import TACTICAL_FEATURES
 MAXIMUM_EPISODES: Final = 200
 """Of a synchronous training, which must end within the request timeout on a busy machine too."""
 MAXIMUM_JOB_EPISODES: Final = 1_000_000
-MAXIMUM_BARS: Final = 2_000_000
+MAXIMUM_BARS: Final = 100_000
 MINIMUM_BARS: Final = 2
 
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
@@ -81,7 +81,10 @@ class TrainAnswer(BaseModel):
     total_seconds: float = Field(description="From request to commit.")
 
 
-Column = Annotated[list[Finite], Field(min_length=MINIMUM_BARS, max_length=MAXIMUM_BARS)]
+Price = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Prices = Annotated[list[Price], Field(min_length=MINIMUM_BARS, max_length=MAXIMUM_BARS)]
+Volume = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Volumes = Annotated[list[Volume], Field(min_length=MINIMUM_BARS, max_length=MAXIMUM_BARS)]
 
 
 class BarColumns(Request):
@@ -90,11 +93,11 @@ class BarColumns(Request):
     time: Annotated[list[datetime], Field(min_length=MINIMUM_BARS, max_length=MAXIMUM_BARS)] = Field(
         description="When each bar opens; ISO 8601, or seconds since the epoch."
     )
-    open: Column
-    high: Column
-    low: Column
-    close: Column
-    volume: Column
+    open: Prices
+    high: Prices
+    low: Prices
+    close: Prices
+    volume: Volumes
 
     @model_validator(mode="after")
     def _equally_long(self) -> Self:

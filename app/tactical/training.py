@@ -43,10 +43,16 @@ class TrainedModel:
 
 
 def train_on_window(
-    window: NDArray[np.float32], *, episodes: int, seed: int, device: str, cancelled: Callable[[], bool]
+    window: NDArray[np.float32],
+    *,
+    episodes: int,
+    seed: int,
+    device: str,
+    jit: bool = True,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> TrainedModel:
     """Trains on one 30x7 window; see ``trainer.train_window`` for what it raises."""
-    plan = WindowPlan(episodes=episodes, seed=seed, device=device)
+    plan = WindowPlan(episodes=episodes, seed=seed, device=device, cuda_graphs=jit)
     return packed(train_window(window, plan, cancelled=cancelled))
 
 
@@ -69,9 +75,9 @@ def packed(trained: Trained) -> TrainedModel:
     )
 
 
-def job_plan(parameters: dict[str, Any], device: str) -> BarsPlan:
+def job_plan(parameters: dict[str, Any], device: str, *, jit: bool = True) -> BarsPlan:
     """The plan of a job that was queued with ``parameters``."""
-    return BarsPlan(episodes=int(parameters["episodes"]), seed=int(parameters["seed"]), device=device)
+    return BarsPlan(episodes=int(parameters["episodes"]), seed=int(parameters["seed"]), device=device, cuda_graphs=jit)
 
 
 def checked_bars(request: JobRequest) -> Bars:

@@ -10,15 +10,23 @@ from typing import Any
 import pytest
 
 
+# That a bar's high is not below its low, no schema can say; such bars are refused with 422.
+CONFIGURATION = """
+[[operations]]
+include-name = "POST /api/tactical/jobs"
+checks.positive_data_acceptance.enabled = false
+"""
+
+
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(tactical_server: Any, tmp_path: Path) -> None:
     authorization = tactical_server.client().headers["Authorization"]
     command = [
-        Path(sys.executable).with_name("schemathesis"),
+        str(Path(sys.executable).with_name("schemathesis")),
         "run",
         f"http://127.0.0.1:{tactical_server.port}/openapi.json",
         *("--header", f"Authorization: {authorization}"),
-        *("--max-examples", "12"),
+        *("--max-examples", "8"),
         *("--phases", "examples,coverage,fuzzing"),
         *("--request-timeout", "60"),
         *("--seed", "1"),
@@ -27,6 +35,7 @@ def test_schemathesis_finds_nothing(tactical_server: Any, tmp_path: Path) -> Non
         # A stream ends with its job.
         *("--exclude-path", "/api/tactical/jobs/{job_id}/events"),
     ]
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert tactical_server.client().get("/ready").status_code == 200
