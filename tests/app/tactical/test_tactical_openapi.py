@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-
 # That a bar's high is not below its low, no schema can say; such bars are refused with 422.
 CONFIGURATION = """
 [[operations]]
