@@ -124,7 +124,7 @@ def figures(contests: Sequence[Contest], windows: Sequence[tuple[float, float]])
             name=f"tactical: held-out return beats {opponent}",
             value=share(contests, opponent),
             unit="%",
-            bar=None if opponent == TUNED else 95.0,
+            bar=95.0 if opponent == "before" else None,
             better="higher",
             note=f"{len(contests)} seeds",
         )

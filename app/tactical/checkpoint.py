@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 FORMAT: Final = "grandmodel-tactical/1"
@@ -46,8 +47,11 @@ def encode(tensors: dict[str, Tensor], document: Document) -> bytes:
     """Tensors and document as one safetensors file; the document is in its header.
 
     Raises:
-        CheckpointError: when a number in the document is not finite.
+        CheckpointError: when a number in a tensor or in the document is not finite.
     """
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"checkpoint: {name} holds a number that is not finite")
     try:
         text = json.dumps(document, allow_nan=False, sort_keys=True)
     except ValueError as error:

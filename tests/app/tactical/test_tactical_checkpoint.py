@@ -138,6 +138,8 @@ def test_what_is_no_safetensors_file_is_refused(data: bytes) -> None:
 def test_a_number_that_is_not_finite_never_leaves(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not finite"):
         checkpoint.save(tmp_path, "model", TENSORS, {"loss": float("nan")})
+    with pytest.raises(CheckpointError, match="weights holds a number that is not finite"):
+        checkpoint.save(tmp_path, "model", {"weights": torch.tensor([1.0, torch.inf])}, DOCUMENT)
     assert not list(tmp_path.iterdir())
 
 
