@@ -37,6 +37,7 @@ class ProcessRoute:
         """Answer one request."""
         if self.batcher is None:
             raise ProblemError(503, "unavailable", "The service is starting.", retry_after=1.0)
+        wants_binary = _wants_binary(request.headers.get(b"accept"))
         content_type = request.headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
         if content_type == JSON:
             samples, is_list = codec.decode_json(request.body)
@@ -46,7 +47,6 @@ class ProcessRoute:
         else:
             detail = "Content-Type must be application/json or application/octet-stream."
             raise ProblemError(415, "unsupported-media-type", detail)
-        wants_binary = _wants_binary(request.headers.get(b"accept"))
         await request.charge(len(samples))
         decided = await self.batcher.decide(samples, _key(request))
         return _answer(decided, "binary" if wants_binary else shape)

@@ -97,6 +97,11 @@ class EmbeddedPostgres:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether the postmaster lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def _password_file(self) -> Path:
         return self.directory / "password"
 

@@ -52,6 +52,8 @@ class StackOptions(BaseModel):
     """0 takes the documented port when it is free, else any."""
     tactical_port: int = 0
     services: tuple[Service, ...] = (Service.STRATEGIC, Service.TACTICAL)
+    tls: bool = True
+    """Off only for load generators that know no TLS."""
     environment: Mapping[str, str] = {}
     """More variables for the services."""
 
@@ -228,7 +230,7 @@ def _start_service(
         Env.DATABASE_URL: database_url,
         Env.REDIS_URL: redis_url,
         Env.JWT_SECRET: kept.jwt_secret,
-        Env.SSL_ENABLED: "true",
+        Env.SSL_ENABLED: str(options.tls).lower(),
         Env.SSL_CERT_PATH: str(certificates.certificate),
         Env.SSL_KEY_PATH: str(certificates.key),
         Env.MODEL_STORE_URL: f"file://{models}",
@@ -242,7 +244,8 @@ def _start_service(
     command = [sys.executable, "-m", f"app.{contract.service}.main"]
     child = process.start(command, log=log, environment=environment)
     cleanup.callback(process.end, child, signal.SIGTERM, timeout=_STOP_SECONDS)
-    return _Child(contract, f"https://localhost:{port}", log, child)
+    scheme = "https" if options.tls else "http"
+    return _Child(contract, f"{scheme}://localhost:{port}", log, child)
 
 
 def _port(wanted: int, documented: int) -> int:

@@ -1,0 +1,160 @@
+"""The strategic service under load: authenticated, two workers, every answer durable; wrk on the same machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from app.contract import STRATEGIC, Env, Service
+from app.strategic.codec import RECORD
+from benchmarks.figures import Figure, summarise
+from ops.local.stack import RunningStack, StackOptions, running_stack
+
+RUNS: Final = 3
+SECONDS: Final = 6
+LIST_SIZE: Final = 64
+PATH: Final = f"{STRATEGIC.api_prefix}/process"
+
+_SCRIPT: Final = """
+local file = io.open("{body}", "rb"); wrk.body = file:read("*a"); file:close()
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "{content_type}"
+wrk.headers["Authorization"] = "Bearer {token}"
+done = function(summary, latency, requests)
+  local failed = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+  io.write(string.format("RESULT %.6f %.6f %.6f %d\\n", summary.requests / summary.duration * 1e6,
+    latency:percentile(50) / 1000, latency:percentile(99) / 1000, failed + summary.errors.status))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw: requests a second, milliseconds, and failed requests."""
+
+    rate: float
+    median: float
+    p99: float
+    failed: int
+
+
+def measure() -> list[Figure]:
+    """Rates and latencies of the three forms of a request, and the time until the stack is ready."""
+    if shutil.which("wrk") is None:
+        print("error: wrk not found: apt-get install wrk", file=sys.stderr)
+        raise SystemExit(2)
+    with _stack() as (stack, directory):
+        ready = Figure(
+            name="`make serve` from an empty directory to /ready",
+            value=stack.seconds_to_ready,
+            unit="s",
+            bar=10,
+            aim=5,
+            note="both services, PostgreSQL, cache, certificates and migrations",
+        )
+        single = _single(stack, directory)
+        lists = _samples(stack, directory, "application/json", "JSON lists of 64, durable", bar=25_000, aim=50_000)
+        binary = _samples(stack, directory, "application/octet-stream", "binary, 64 a request, durable", 35_000, 80_000)
+        return [ready, *single, *lists, *binary]
+
+
+@contextmanager
+def _stack() -> Iterator[tuple[RunningStack, Path]]:
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bench-serve-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        options = StackOptions(
+            directory=directory / "stack",
+            environment={Env.RATE_LIMIT_PER_MINUTE: "1000000000", Env.LOG_LEVEL: "WARNING"},
+            services=(Service.STRATEGIC, Service.TACTICAL),
+            tls=False,
+        )
+        with running_stack(options) as (stack, _children):
+            yield stack, directory
+
+
+def _single(stack: RunningStack, directory: Path) -> list[Figure]:
+    script = _script(directory, "application/json", json.dumps(_market_data(0)).encode(), stack.token)
+    figures = []
+    for connections, bar, aim, p99_bar in ((32, None, None, None), (64, 10_000, 12_604, 15.0), (128, None, None, None)):
+        loads = [_wrk(stack, script, connections) for _ in range(RUNS)]
+        figures += _rate_and_p99(f"one matrix a request, {connections} connections", loads, 1, bar, aim, p99_bar)
+    return figures
+
+
+def _samples(
+    stack: RunningStack, directory: Path, content_type: str, name: str, bar: float, aim: float
+) -> list[Figure]:
+    if content_type == "application/json":
+        body = json.dumps([_market_data(row) for row in range(LIST_SIZE)]).encode()
+    else:
+        records = np.empty(LIST_SIZE, RECORD)
+        records["timestamp"] = 1_767_623_400_000_000
+        records["matrix"] = _matrices()
+        body = records.tobytes()
+    script = _script(directory, content_type, body, stack.token)
+    loads = [_wrk(stack, script, 8) for _ in range(RUNS)]
+    return _rate_and_p99(f"{name}, 8 connections", loads, LIST_SIZE, bar, aim, None)
+
+
+def _rate_and_p99(
+    name: str, loads: list[Load], samples: int, bar: float | None, aim: float | None, p99_bar: float | None
+) -> list[Figure]:
+    rate, rate_spread = summarise([load.rate * samples for load in loads])
+    p99, p99_spread = summarise([load.p99 for load in loads])
+    failed = sum(load.failed for load in loads)
+    note = f"2 workers, authenticated; {failed} failed"
+    return [
+        Figure(
+            name=name, value=rate, unit="samples/s", spread=rate_spread, bar=bar, aim=aim, better="higher", note=note
+        ),
+        Figure(name=f"{name}: p99", value=p99, unit="ms", spread=p99_spread, bar=p99_bar, note=note),
+    ]
+
+
+def _script(directory: Path, content_type: str, body: bytes, token: str) -> Path:
+    stem = content_type.replace("/", "-") + str(len(body))
+    (directory / f"{stem}.body").write_bytes(body)
+    script = directory / f"{stem}.lua"
+    text = _SCRIPT.replace("{body}", str(directory / f"{stem}.body")).replace("{content_type}", content_type)
+    script.write_text(text.replace("{token}", token))
+    return script
+
+
+def _wrk(stack: RunningStack, script: Path, connections: int) -> Load:
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{SECONDS}",
+        "--latency",
+        "-s",
+        str(script),
+        f"{stack.strategic}{PATH}",
+    ]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS + 60).stdout
+    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", output)
+    if found is None:
+        raise RuntimeError(f"wrk said: {output}")
+    rate, median, p99, failed = found.groups()
+    return Load(float(rate), float(median), float(p99), int(failed))
+
+
+def _matrices() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.random.default_rng(3).standard_normal((LIST_SIZE, 48, 13)).astype(np.float32)
+
+
+def _market_data(row: int) -> dict[str, object]:
+    data = np.round(_matrices()[row].astype(np.float64), 6).tolist()
+    return {"market_data": {"timestamp": "2026-01-05T14:30:00Z", "data": data}}
