@@ -8,6 +8,7 @@ rule can take an unknown for a pass.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -137,9 +138,11 @@ class Node:
             return None
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             try:
-                return float(value)
-            except ValueError:
-                pass
+                number = float(value)
+            except (ValueError, OverflowError):
+                number = math.nan
+            if math.isfinite(number):
+                return number
         raise self._wrong(path, "a number")
 
     def node(self, path: str) -> Node:
@@ -303,12 +306,9 @@ class Estate:
     def _by_identity(self) -> Mapping[str, tuple[Resource, ...]]:
         found: dict[str, list[Resource]] = {}
         for resource in self.resources:
-            identities = {
-                resource.id,
-                *(resource.output(key) for key in _IDENTITIES),
-            }
-            for identity in identities:
-                if isinstance(identity, str) and identity:
+            given = [resource.id, *(resource.output(key) for key in _IDENTITIES)]
+            for identity in dict.fromkeys(text for text in given if isinstance(text, str)):
+                if identity:
                     found.setdefault(identity, []).append(resource)
         return {identity: tuple(resources) for identity, resources in found.items()}
 
