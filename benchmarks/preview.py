@@ -26,7 +26,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Run:
-    """One preview: seconds on the clock, seconds of processor time, and bytes at the peak, all over the process tree."""
+    """One preview: seconds on the clock, seconds of processor time, and bytes at the peak."""
 
     seconds: float
     processor_seconds: float

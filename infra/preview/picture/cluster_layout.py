@@ -9,6 +9,7 @@ from infra.preview.picture.facts import Facts, NodeGroup, Workload
 from infra.preview.picture.scene import Arrow, ArrowRole, Box, Scene, Text, fit, text_width
 
 _GAP: Final = 12
+_FOOT: Final = 20
 _HEAD: Final = 36
 _GROUP_HEAD: Final = 30
 _SERVED: Final = 58
@@ -63,25 +64,28 @@ def cluster_height(facts: Facts) -> float:
     served = _split(facts)[0]
     groups = _GROUP_HEAD + (_SERVED + 12 if served else 6) if facts.node_groups else (_SERVED + 8 if served else 0)
     chips = 26 * (_chip_rows(facts) + _addon_rows(facts)) + (8 if facts.workloads or facts.add_ons else 0)
-    return _HEAD + groups + chips + 4
+    return _HEAD + groups + chips + 4 + _FOOT
 
 
 def place_cluster(scene: Scene, facts: Facts, band: Box, anchors: dict[str, Box]) -> Box:
     """Draw the cluster into ``band`` and the request's way from the listeners into it; returns the cluster's box."""
     assert facts.cluster is not None  # noqa: S101 - the caller checked
+    height = cluster_height(facts)
+    bottom = band.y + 30 + height
     cluster = Box(
         "cluster",
         band.x + 8,
         band.y + 30,
         band.width - 16,
-        cluster_height(facts),
+        height,
         "compute",
         inside=band.key,
         urns=(facts.cluster.urn,),
         style="outline",
         texts=(
             Text(band.x + 22, band.y + 52, facts.cluster.title, 14, bold=True, colour="compute"),
-            Text(band.right - 22, band.y + 52, facts.cluster.note, 12, colour="soft", anchor="end"),
+            # Below, since requests come in from above.
+            Text(band.right - 22, bottom - 10, facts.cluster.note, 12, colour="soft", anchor="end"),
         ),
     )
     scene.add(cluster)
@@ -125,10 +129,12 @@ def _node_groups(
         role = "gpu" if group.gpu else "compute"
         title = "GPU nodes" if group.gpu else "CPU nodes"
         note = " · ".join(part for part in (group.instances, group.sizes) if part)
-        head = Text(x + 12, y + 20, title, 13, bold=True, colour=role)
+        head = Text(x + 12, y + height - 10, title, 13, bold=True, colour=role)
         texts = (
             head,
-            Text(x + width - 12, y + 20, fit(note, 12, width - head.width - 40), 12, colour="soft", anchor="end"),
+            Text(
+                x + width - 12, y + height - 10, fit(note, 12, width - head.width - 40), 12, colour="soft", anchor="end"
+            ),
         )
         box = scene.add(
             Box(
@@ -147,7 +153,7 @@ def _node_groups(
         inner = (width - 24 - _GAP * (max(1, len(on[group.urn])) - 1)) / max(1, len(on[group.urn]))
         for index, workload in enumerate(on[group.urn]):
             left = x + 12 + index * (inner + _GAP)
-            placed = scene.add(_served(workload, left, y + _GROUP_HEAD, inner, role, box.key))
+            placed = scene.add(_served(workload, left, y + 10, inner, role, box.key))
             listener = _listener_of(facts, workload)
             if listener is not None:
                 anchors.setdefault(f"served-{listener}", placed)

@@ -87,7 +87,7 @@ _CONCERNS: Final = (
         (
             ("aws:ecr/repository:Repository", "ECR repositories"),
             ("docker-build:index:Image", "images"),
-            ("aws:ecr/pullThroughCacheRule:PullThroughCacheRule", "pull-through caches"),
+            ("aws:ecr/pullThroughCacheRule:PullThroughCacheRule", "pull-through"),
         ),
         ("aws:ecr/repository:Repository",),
         (
