@@ -50,9 +50,17 @@ class FaultProxy:
 
     def close(self) -> None:
         """Stop."""
-        self._loop.call_soon_threadsafe(self._drop)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(10)
+
+    async def _end(self) -> None:
+        self._server.close()
+        self._drop()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _drop(self) -> None:
         for writer in self._writers:
