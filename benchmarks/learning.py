@@ -98,10 +98,10 @@ TASKS = {
         config=MappoConfig(
             rollout_steps=100,
             minibatches=16,
-            gamma=0.95,
+            gamma=0.9,
             entropy_coefficient=0.0,
-            actor_learning_rate=1e-3,
-            critic_learning_rate=1e-3,
+            actor_learning_rate=2e-3,
+            critic_learning_rate=2e-3,
             anneal_frames=96_000,
             threads=1,
         ),

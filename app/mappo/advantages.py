@@ -36,8 +36,10 @@ def generalised_advantages(
     """
     rows = rewards.shape[0]
     deltas = torch.empty_like(rewards)
-    if rewards.device.type == "cpu" and rewards.numel() >= COMPILED_FROM:
-        _compiled_recursion()(
+    large = rewards.device.type == "cpu" and rewards.numel() >= COMPILED_FROM
+    recursion = _compiled_recursion() if large else None
+    if recursion is not None:
+        recursion(
             rewards.reshape(rows, -1).contiguous().numpy(),
             values.reshape(rows, -1).contiguous().numpy(),
             last_values.reshape(-1).contiguous().numpy(),
@@ -58,9 +60,15 @@ def generalised_advantages(
 
 
 @cache
-def _compiled_recursion() -> Callable[..., None]:
-    """The same recursion as one pass over memory; compiled on first use, then from numba's cache on disk."""
-    import numba  # noqa: PLC0415 - 0.3 s that small trainings never need
+def _compiled_recursion() -> Callable[..., None] | None:
+    """The same recursion as one pass over memory, or None without numba.
+
+    Compiled on first use, then from numba's cache on disk; on a read-only file system compiled once a process.
+    """
+    try:
+        import numba  # noqa: PLC0415 - 0.3 s that small trainings never need
+    except ImportError:
+        return None
 
     def recursion(
         rewards: NDArray[np.float32],
@@ -81,4 +89,8 @@ def _compiled_recursion() -> Callable[..., None]:
                 following = gamma32 * values[row + 1, column] + decay32 * advantages[row + 1, column]
                 advantages[row, column] = rewards[row, column] - values[row, column] + going_on * following
 
-    return numba.njit(cache=True, fastmath=True)(recursion)
+    try:
+        compiled: Callable[..., None] = numba.njit(cache=True, fastmath=True)(recursion)
+    except RuntimeError:  # numba finds no folder that it may write its cache to
+        compiled = numba.njit(fastmath=True)(recursion)
+    return compiled

@@ -100,7 +100,7 @@ class MappoConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _minibatches_fit(self) -> Self:
+    def _agent_ids_need_a_shared_actor(self) -> Self:
         if self.agent_ids and not self.share_actor:
             raise ValueError("agent_ids means nothing with separate actors (share_actor=False); leave it out")
         return self

@@ -59,6 +59,15 @@ def test_agrees_with_torchrl(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(result, reference.squeeze(-1).mT, rtol=1e-4, atol=1e-4)
 
 
+def test_large_rollouts_do_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = random_rollout(5, (100, 40, 20), 0.05)
+    compiled = generalised_advantages(*inputs, gamma=0.99, gae_lambda=0.95)
+    monkeypatch.setattr(advantages, "_compiled_recursion", lambda: None)
+    torch.testing.assert_close(
+        generalised_advantages(*inputs, gamma=0.99, gae_lambda=0.95), compiled, rtol=1e-4, atol=1e-5
+    )
+
+
 def test_the_compiled_recursion_agrees_with_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     rewards, values, last_values, ends = random_rollout(5, (100, 40, 3), 0.05)
     results = []

@@ -278,6 +278,28 @@ def test_impossible_requests_are_refused(sign_game: MakeGame, config: MappoConfi
         evaluate(Learner(game, config, seed=0).policy(), game, episodes=0, seed=0)
 
 
+def test_evaluation_takes_as_many_episodes_from_every_copy(config: MappoConfig) -> None:
+    """Copy 0 ends after every step and earns nothing, copy 1 after four steps and earns 1: the truth is one half."""
+
+    class Uneven:
+        num_envs, num_agents, num_actions = 2, 1, 2
+        observation_shape: tuple[int, ...] = (1,)
+
+        def reset(self, seed: int) -> Tensor:  # noqa: ARG002 - nothing is random
+            self.elapsed = 0
+            return torch.zeros(2, 1, 1)
+
+        def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: ARG002 - and nothing matters
+            self.elapsed += 1
+            long_ended = self.elapsed % 4 == 0
+            reward = torch.tensor([[0.0], [float(long_ended)]])
+            return torch.zeros(2, 1, 1), reward, torch.tensor([True, long_ended]), torch.tensor([False, False])
+
+    policy = Policy(config, num_agents=1, num_actions=2, observation_shape=(1,))
+    returns = evaluate(policy, Uneven(), episodes=4, seed=0)
+    assert sorted(returns.flatten().tolist()) == [0.0, 0.0, 1.0, 1.0]
+
+
 def test_learning_rates_fall_to_zero_over_the_frames_asked_for(sign_game: MakeGame, config: MappoConfig) -> None:
     learner = Learner(sign_game(), config.model_copy(update={"anneal_frames": 64}), seed=0)
     learner.train(64)
