@@ -36,10 +36,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from app.market.bars import Bars
+from app.market.compiled import compiled
 from app.market.indicators import (
     Series,
     log_return_series,
@@ -121,7 +121,7 @@ def _features(bars: Bars, *, tactical: bool) -> NDArray[np.float32]:
     return out.reshape(*bars.shape, out.shape[-1])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _tactical_rows(close: NDArray[np.float64], volume: NDArray[np.float64], out: NDArray[np.float32]) -> None:
     length = close.shape[1]
     returns, rsi, macd = np.empty(length), np.empty(length), np.empty(length)
@@ -141,7 +141,7 @@ def _tactical_rows(close: NDArray[np.float64], volume: NDArray[np.float64], out:
             row[6] = _macd(macd[t], close[s, t], deviation)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _strategic_rows(
     high: NDArray[np.float64],
     low: NDArray[np.float64],
@@ -173,31 +173,31 @@ def _strategic_rows(
             row[12] = np.tanh(variance_break(returns, t, LONG_BARS) / BREAK_CRITICAL_VALUE)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _ratio(one: float, other: float) -> float:
     total = one + other
     return (one - other) / total if total > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _momentum(close: Series, t: int, deviation: float) -> float:
     move = np.log(close[t] / close[max(t - MOMENTUM_BARS, 0)])
     return float(np.tanh(move / (2.0 * max(deviation, SMALLEST_DEVIATION) * np.sqrt(MOMENTUM_BARS))))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _macd(line: float, close: float, deviation: float) -> float:
     return float(np.tanh(line / (2.0 * max(deviation, SMALLEST_DEVIATION) * close)))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _bollinger_position(close: Series, t: int) -> float:
     mean = window_mean(close, t, USUAL_BARS)
     deviation = max(window_deviation(close, t, USUAL_BARS), SMALLEST_DEVIATION * mean)
     return float(np.tanh((close[t] - mean) / (2.0 * deviation)))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _money_flow(high: Series, low: Series, close: Series, volume: Series, end: int) -> float:
     flow, total = 0.0, 0.0
     for t in range(max(end - USUAL_BARS + 1, 0), end + 1):
@@ -207,7 +207,7 @@ def _money_flow(high: Series, low: Series, close: Series, volume: Series, end: i
     return flow / total if total > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _efficiency(close: Series, returns: Series, end: int) -> float:
     path = 0.0
     first = max(end - USUAL_BARS, 0)
@@ -218,7 +218,7 @@ def _efficiency(close: Series, returns: Series, end: int) -> float:
     return float(min(max(np.log(close[end] / close[first]) / path, -1.0), 1.0))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _drawdown_score(close: Series, end: int) -> float:
     peak = close[end]
     for t in range(max(end - LONG_BARS + 1, 0), end):
@@ -227,7 +227,7 @@ def _drawdown_score(close: Series, end: int) -> float:
     return float(drawdown / (drawdown + DRAWDOWN_SCALE))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _liquidity(returns: Series, volume: Series, end: int) -> float:
     move_short, move, traded_short, traded = 0.0, 0.0, 0.0, 0.0
     for t in range(max(end - USUAL_BARS + 1, 0), end + 1):

@@ -8,8 +8,9 @@ defined hold its neutral value.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from app.market.compiled import compiled
 
 Series = NDArray[np.float64]
 
@@ -38,7 +39,7 @@ def _check_period(period: int) -> None:
         raise ValueError(f"a period must be at least 1, not {period}")
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _rsi_rows(close: NDArray[np.float64], period: int) -> NDArray[np.float64]:
     out = np.empty_like(close)
     for s in range(close.shape[0]):
@@ -46,7 +47,7 @@ def _rsi_rows(close: NDArray[np.float64], period: int) -> NDArray[np.float64]:
     return out
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _macd_rows(close: NDArray[np.float64], fast: int, slow: int) -> NDArray[np.float64]:
     out = np.empty_like(close)
     for s in range(close.shape[0]):
@@ -54,10 +55,11 @@ def _macd_rows(close: NDArray[np.float64], fast: int, slow: int) -> NDArray[np.f
     return out
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def rsi_series(close: Series, period: int, out: Series) -> None:
     """Wilder's RSI of one series into ``out``: mean gain and loss of the first ``period`` changes, then smoothed."""
     gain, loss = 0.0, 0.0
+    share = 1.0 / period
     length = len(close)
     for t in range(min(period, length)):
         out[t] = 50.0
@@ -66,17 +68,17 @@ def rsi_series(close: Series, period: int, out: Series) -> None:
         up = max(change, 0.0)
         down = up - change
         if t <= period:
-            gain += up / period
-            loss += down / period
+            gain += up * share
+            loss += down * share
         else:
-            gain += (up - gain) / period
-            loss += (down - loss) / period
+            gain += (up - gain) * share
+            loss += (down - loss) * share
         if t >= period:
             total = gain + loss
             out[t] = 100.0 * gain / total if total > 0.0 else 50.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def macd_series(close: Series, fast: int, slow: int, out: Series) -> None:
     """MACD line of one series into ``out``; simple means that end at row ``slow - 1`` seed both, as in TA-Lib."""
     length = len(close)
@@ -96,7 +98,7 @@ def macd_series(close: Series, fast: int, slow: int, out: Series) -> None:
         out[t] = fast_mean - slow_mean
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def log_return_series(close: Series, out: Series) -> None:
     """``ln(close_t / close_{t-1})``; 0 at row 0."""
     out[0] = 0.0
@@ -104,7 +106,7 @@ def log_return_series(close: Series, out: Series) -> None:
         out[t] = np.log(close[t] / close[t - 1])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def window_mean(values: Series, end: int, count: int) -> float:
     """Mean of the ``count`` values that end at row ``end``; of those there are when the series is younger.
 
@@ -117,7 +119,7 @@ def window_mean(values: Series, end: int, count: int) -> float:
     return total / (end + 1 - first)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def window_deviation(values: Series, end: int, count: int) -> float:
     """Population standard deviation of the ``count`` values that end at row ``end``, in two passes."""
     first = max(end - count + 1, 0)
@@ -128,7 +130,7 @@ def window_deviation(values: Series, end: int, count: int) -> float:
     return float(np.sqrt(total / (end + 1 - first)))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def trend_correlation(values: Series, end: int, count: int) -> float:
     """Pearson correlation with time of the ``count`` values that end at row ``end``; 0 where they do not vary."""
     first = max(end - count + 1, 0)
@@ -147,7 +149,7 @@ def trend_correlation(values: Series, end: int, count: int) -> float:
     return float(covariance / np.sqrt(spread * scale))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def variance_break(returns: Series, end: int, count: int) -> float:
     """Inclan & Tiao's (1994) statistic of a change of variance in the ``count`` returns that end at row ``end``.
 

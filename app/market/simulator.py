@@ -23,10 +23,10 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from app.market.bars import Bars
+from app.market.compiled import compiled
 
 START: Final = np.datetime64("2024-01-01T00:00:00", "us")
 TAIL_DEGREES: Final = 5.0
@@ -160,7 +160,7 @@ def _regimes(rng: np.random.Generator, shape: tuple[int, int], leave: NDArray[np
     return _walk_chain(first, rng.random(shape), rng.integers(1, len(leave), size=shape, dtype=np.int8), leave)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _walk_chain(
     first: NDArray[np.int8], chance: NDArray[np.float64], jump: NDArray[np.int8], leave: NDArray[np.float64]
 ) -> NDArray[np.int8]:
@@ -176,7 +176,7 @@ def _walk_chain(
     return regimes
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _autoregression(noise: NDArray[np.float64], persistence: float) -> NDArray[np.float64]:
     """AR(1) of unit stationary variance, started in its stationary law, in place."""
     scale = math.sqrt(1 - persistence**2)
@@ -187,7 +187,7 @@ def _autoregression(noise: NDArray[np.float64], persistence: float) -> NDArray[n
     return noise
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _returns(
     regimes: NDArray[np.int8],
     shock: NDArray[np.float64],
