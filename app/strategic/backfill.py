@@ -138,7 +138,7 @@ def _silent(_done: int, _total: int, _seconds: float) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 when the whole file is stored, 2 for a file or environment that is wrong, 1 when the database refused."""
+    """Exit code 0 when the whole file is stored, 2 for a wrong file or environment, 1 when the database refused."""
     parser = argparse.ArgumentParser(prog="python -m app.strategic.backfill", description=__doc__)
     parser.add_argument("file", type=Path, help="bars as .csv or .parquet: time, open, high, low, close, volume")
     parser.add_argument("--batch", type=int, default=BATCH, help="matrices in a commit (default: %(default)s)")
