@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.strategic.agents import BARS, FEATURES
-from app.strategic.answers import Decisions
-from app.strategic.kernels import ANSWER_COLUMNS, ANSWER_WIDTH
+from app.strategic.answers import ANSWER_WIDTH, Decisions
 from app.strategic.model import DEFAULT_MODEL, ModelError, StrategicModel, load_model
 from app.strategic.runtime import TOLERANCE, Lane, Precision, choose, measure_error
 
@@ -97,26 +96,10 @@ class Engine:
         if matrices.ndim != 3 or matrices.shape[1:] != (BARS, FEATURES):
             raise ValueError(f"matrices have shape {matrices.shape}, expected (N, {BARS}, {FEATURES})")
         answers, choices = self._compute(np.ascontiguousarray(matrices, dtype=np.float32))
-        columns = ANSWER_COLUMNS
-        regime_probabilities = answers[:, columns["regime_probabilities"]]
-        return Decisions(
-            action_probabilities=answers[:, columns["action_probabilities"]],
-            decision=choices[:, 0],
-            agent_probabilities=answers[:, columns["agent_probabilities"]].reshape(-1, 3, 5),
-            agent_weights=answers[:, columns["agent_weights"]],
-            confidence=answers[:, 23],
-            level=choices[:, 2],
-            epistemic=answers[:, 24],
-            aleatoric=answers[:, 25],
-            regime_probabilities=regime_probabilities,
-            regime=choices[:, 1],
-            regime_confidence=regime_probabilities.max(axis=1),
-            pattern=answers[:, columns["pattern"]],
-            model_version=self.model.version,
-        )
+        return Decisions(answers, choices, self.model.version)
 
     def answers(self, matrices: Float32) -> Float32:
-        """The answers as rows of `kernels.ANSWER_COLUMNS`, (N, 43)."""
+        """The answers as rows of `answers.ANSWER_COLUMNS`, (N, 43)."""
         return self._compute(np.ascontiguousarray(matrices, dtype=np.float32))[0]
 
     def _compute(self, matrices: Float32) -> tuple[Float32, IntArray]:

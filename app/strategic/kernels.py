@@ -15,20 +15,6 @@ from numpy.typing import NDArray
 FloatArray = NDArray[Any]
 IntArray = NDArray[np.int64]
 
-ANSWER_COLUMNS: Final = {
-    "action_probabilities": slice(0, 5),
-    "agent_probabilities": slice(5, 20),
-    "agent_weights": slice(20, 23),
-    "confidence": slice(23, 24),
-    "epistemic": slice(24, 25),
-    "aleatoric": slice(25, 26),
-    "regime_probabilities": slice(26, 30),
-    "pattern": slice(30, 43),
-}
-"""Where an answer's fields lie in a row of answers."""
-
-ANSWER_WIDTH: Final = 43
-
 _LOG_9: Final = float(np.log(9.0))
 
 _fast = numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", nogil=True)
@@ -102,6 +88,17 @@ def _normalise(exponentials: FloatArray, out: FloatArray) -> None:
 
 
 @_fast
+def _entropy(logits: FloatArray, exponentials: FloatArray) -> np.float32:
+    """Entropy in nats of the softmax of ``logits``, log Z - sum p_i logit_i with Z the sum of ``exponentials``."""
+    total = np.float32(0.0)
+    expected = np.float32(0.0)
+    for i in range(len(logits)):
+        total += exponentials[i]
+        expected += exponentials[i] * logits[i]
+    return np.float32(max(np.log(total) - expected / total, np.float32(0.0)))
+
+
+@_fast
 def _argmax(values: FloatArray) -> int:
     """Index of the first greatest value."""
     best = 0
@@ -145,7 +142,7 @@ def conclude(
         heads: (N, 4 A + 21) hidden units before tanh, logits of regime, edge and familiarity, pattern before tanh.
         variance_roots: (N, D).
         weights: of the output side.
-        answers: (N, 43) receives the columns of `ANSWER_COLUMNS`.
+        answers: (N, 43) receives the columns of `answers.ANSWER_COLUMNS`.
         choices: (N, 3) receives decision, regime and confidence level.
     """
     hidden = weights.actor_weight.shape[2]
@@ -163,11 +160,11 @@ def conclude(
         for j in range(heads.shape[1]):
             units[j] = np.float32(2.0) * min(max(heads[n, j], np.float32(-10.0)), np.float32(10.0))
         _exponential(units, bits, powers)
+        # One over the probability of being familiar is one plus the odds of not being so, exp(-logit).
+        strangeness = one + one / np.sqrt(units[start + 7])
         for j in range(heads.shape[1]):
             units[j] = (units[j] - one) / (units[j] + one)
 
-        # One over the probability of being familiar is one plus the odds of not being so.
-        strangeness = one + np.exp(-max(heads[n, start + 7], np.float32(-30.0)))
         variance = _mean_square(variance_roots[n]) * strangeness
         moderation = np.sqrt(
             (one + weights.uncertainty[0] * weights.uncertainty[1]) / (one + weights.uncertainty[0] * variance)
@@ -184,6 +181,7 @@ def conclude(
         _center(logits[18:22])
         _center(logits[22:25])
         _center(logits[25:28])
+        noise[:] = logits[25:28]
         _exponential(logits, bits, powers)
 
         row = answers[n]
@@ -195,7 +193,7 @@ def conclude(
                 row[i] += row[20 + a] * row[5 + 5 * a + i]
         _normalise(logits[18:22], row[26:30])
         _normalise(logits[22:25], edge)
-        _normalise(logits[25:28], noise)
+        row[25] = _entropy(noise, logits[25:28]) * np.float32(1.0 / np.log(3.0))
         decision = _argmax(row[0:5])
         # Selling is right where the edge is SHORT, holding where there is NONE, buying where it is LONG.
         right = edge[(decision > 1) + (decision > 2)]
@@ -205,10 +203,6 @@ def conclude(
         # A logistic curve in log v: 0.1 at the median of training, 0.5 at its 99th percentile.
         distance = np.log(max(variance, np.float32(1e-12)) / weights.uncertainty[2])
         row[24] = one / (one + np.exp(-steepness * distance))
-        entropy = np.float32(0.0)
-        for e in range(3):
-            entropy -= noise[e] * np.log(max(noise[e], np.float32(1e-30)))
-        row[25] = min(max(entropy / np.float32(np.log(3.0)), np.float32(0.0)), one)
         row[30:43] = units[start + 8 : start + 21]
         choices[n, 0] = decision
         choices[n, 1] = _argmax(row[26:30])

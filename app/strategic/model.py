@@ -204,7 +204,7 @@ class Probe:
     matrices: Float32
     """(P, 48, 13), P > `FAMILIAR`."""
     answers: Float32
-    """(P, 43): the columns of `kernels.ANSWER_COLUMNS`."""
+    """(P, 43): the columns of `answers.ANSWER_COLUMNS`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,18 +97,12 @@ def _affine_bfloat16(inputs: FloatArray, weight: Words, bias: FloatArray, out: F
         a, b, c, d = inputs[i], inputs[i + 1], inputs[i + 2], inputs[i + 3]
         for j in range(pairs):
             wa, wb, wc, wd = weight[i, j], weight[i + 1, j], weight[i + 2, j], weight[i + 3, j]
-            out[j] += (
-                a * _as_float(np.uint32(wa << shift))
-                + b * _as_float(np.uint32(wb << shift))
-                + c * _as_float(np.uint32(wc << shift))
-                + d * _as_float(np.uint32(wd << shift))
-            )
-            upper[j] += (
-                a * _as_float(np.uint32(wa & high))
-                + b * _as_float(np.uint32(wb & high))
-                + c * _as_float(np.uint32(wc & high))
-                + d * _as_float(np.uint32(wd & high))
-            )
+            low = a * _as_float(np.uint32(wa << shift)) + b * _as_float(np.uint32(wb << shift))
+            low += c * _as_float(np.uint32(wc << shift)) + d * _as_float(np.uint32(wd << shift))
+            out[j] += low
+            top = a * _as_float(np.uint32(wa & high)) + b * _as_float(np.uint32(wb & high))
+            top += c * _as_float(np.uint32(wc & high)) + d * _as_float(np.uint32(wd & high))
+            upper[j] += top
         if half > pairs:
             j = half - 1
             for k in range(4):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.strategic.agents import BARS, FEATURES, SIGNAL_WIDTH, prepare
+from app.strategic.answers import ANSWER_WIDTH
 from app.strategic.backends import (
     BLOCK,
     Backend,
@@ -21,7 +22,7 @@ from app.strategic.backends import (
     OpenVinoPrograms,
     ProductPrecision,
 )
-from app.strategic.kernels import ANSWER_WIDTH, conclude
+from app.strategic.kernels import conclude
 from app.strategic.model import FAMILIAR, ModelError, Probe, StrategicModel
 
 Float32 = NDArray[np.float32]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.strategic.answers import ANSWER_WIDTH
 from app.strategic.engine import Engine
-from app.strategic.kernels import ANSWER_WIDTH
 from app.strategic.model import FAMILIAR, ModelError, ModelWeights, Probe, StrategicModel, load_model, save_model
 from app.strategic.quality import evaluate, return_of_decisions, sample_windows, unfamiliarity
 from app.strategic.runtime import reference_lane

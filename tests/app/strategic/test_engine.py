@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from app.strategic.answers import ConfidenceLevel, Decisions
+from app.strategic.answers import ANSWER_WIDTH, ConfidenceLevel, Decisions
 from app.strategic.engine import Engine
-from app.strategic.kernels import ANSWER_WIDTH
 from app.strategic.model import DEFAULT_MODEL
 from app.strategic.quality import sample_windows, unfamiliarity
 
