@@ -76,6 +76,19 @@ validate: .venv/serve.stamp ## Health and performance validation of a running sy
 bench: .venv/dev.stamp policy/.venv/pack.stamp ## The benchmark suite: a table and build/bench.json (ARGS="preview policy" for some)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: locks
+locks: .venv/dev.stamp ## Pin the images' packages by hash (app/*/requirements-*.lock)
+	@$(BIN)/python -m ops.locks
+
+WHEELS := strategic-cpu tactical-cpu
+.PHONY: wheels
+wheels: .venv/dev.stamp ## Download the wheels that the images are built from (WHEELS="tactical-cuda" for GPU nodes)
+	@for image in $(WHEELS); do \
+		echo "wheels of $$image"; \
+		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+			--dest build/wheels/$$image --requirement app/$${image%-*}/requirements-$${image##*-}.lock || exit 1; \
+	done
+
 .PHONY: lint
 lint: .venv/dev.stamp ## Format, lint, types, import directions
 	@echo "== format and lint"; $(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

@@ -16,7 +16,8 @@ from app.contract import SERVICES, STRATEGIC, TACTICAL, ServiceContract
 from ops.errors import OpsError
 
 DEFAULT_DIRECTORY: Final = Path(".serve")
-_DESCRIPTION: Final = "serve.json"
+DESCRIPTION: Final = "serve.json"
+"""What ``make serve`` writes about itself, in its directory."""
 TOKEN_VARIABLE: Final = "GRANDMODEL_TOKEN"  # noqa: S105 -- the variable's name
 
 
@@ -89,7 +90,7 @@ def find_target(
 
 
 def _local_target(directory: Path) -> Target:
-    file = directory / _DESCRIPTION
+    file = directory / DESCRIPTION
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
         return Target(

@@ -6,12 +6,8 @@ import json
 import os
 import secrets
 import signal
-import ssl
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.contract import READY_PATH, SERVICES, Env, Service, ServiceContract
+from app.contract import SERVICES, Env, Service, ServiceContract
 from app.service.migrations import Roles, migrate
 from app.service.migrations.roles import password_variable
 from app.service.tokens import mint_token
@@ -30,10 +26,10 @@ from ops.local.cache import REDIS_URL, EmbeddedCache
 from ops.local.certificates import Certificates, issue_certificates
 from ops.local.postgres import DATABASE_URL, EmbeddedPostgres, replace_database
 from ops.local.process import StartError
+from ops.local.service_process import ServiceProcess
+from ops.target import DESCRIPTION
 
 TOKEN_LIFETIME_SECONDS: Final = 12 * 3600
-READY_TIMEOUT_SECONDS: Final = 120.0
-_STOP_SECONDS: Final = 15.0
 _EXAMPLE_BODY: Final = (
     'python3 -c \'import json; print(json.dumps({"market_data": {"timestamp": "2026-01-05T14:30:00Z",'
     ' "data": [[0.1] * 13] * 48}}))\''
@@ -69,7 +65,22 @@ class RunningStack(BaseModel):
     token: str
     """Of an administrator, with a second factor; valid for 12 hours."""
     directory: Path
+    databases: dict[Service, str] = Field(repr=False, exclude=True)
+    """Owner's URL of each database; for the on-call's commands, never printed."""
+    cache_url: str = Field(repr=False, exclude=True)
     seconds_to_ready: float
+
+    def description(self, processes: Mapping[str, int | None]) -> dict[str, object]:
+        """What ``ops.target`` reads: addresses, token and process ids."""
+        return {
+            "strategic_url": self.strategic,
+            "tactical_url": self.tactical,
+            "ca_certificate": str(self.ca),
+            "token": self.token,
+            "databases": self.databases,
+            "cache_url": self.cache_url,
+            "processes": {"supervisor": os.getpid(), **processes},
+        }
 
     def describe(self) -> str:
         """The report for a person."""
@@ -98,16 +109,8 @@ class Secrets(BaseModel):
     role_passwords: dict[str, str]
 
 
-@dataclass
-class _Child:
-    contract: ServiceContract
-    url: str
-    log: Path
-    process: subprocess.Popen[bytes]
-
-
 @contextmanager
-def running_stack(options: StackOptions) -> Iterator[tuple[RunningStack, list[_Child]]]:
+def running_stack(options: StackOptions) -> Iterator[tuple[RunningStack, list[ServiceProcess]]]:
     """Start everything, yield once both services are ready, stop everything in reverse order.
 
     Raises:
@@ -127,17 +130,17 @@ def running_stack(options: StackOptions) -> Iterator[tuple[RunningStack, list[_C
             for contract in SERVICES
             if contract.service in options.services
         ]
-        with ThreadPoolExecutor(4) as threads:
-            cache_started = threads.submit(cache.start) if cache else None
-            if postgres:
-                postgres.start()
+        # Both from this thread: each server ends with the thread that started it (PR_SET_PDEATHSIG, prctl(2)).
+        if cache:
+            cache.start()
+        if postgres:
+            postgres.start()
+        with ThreadPoolExecutor(2) as threads:
             admin_url = os.environ.get(DATABASE_URL) or (postgres.url if postgres else "")
             with _environment({password_variable(role): word for role, word in kept.role_passwords.items()}):
                 for child in children:
                     migrate(replace_database(admin_url, child.contract.database), child.contract.service)
-            if cache_started:
-                cache_started.result()
-            for ready in [threads.submit(_await_ready, child, certificates) for child in children]:
+            for ready in [threads.submit(child.await_ready, certificates.ca) for child in children]:
                 ready.result()
         urls = {child.contract.service: child.url for child in children}
         yield (
@@ -147,6 +150,10 @@ def running_stack(options: StackOptions) -> Iterator[tuple[RunningStack, list[_C
                 ca=certificates.ca,
                 token=mint_token(kept.jwt_secret, subject="local", roles=["admin"], lifetime=TOKEN_LIFETIME_SECONDS),
                 directory=directory,
+                databases={
+                    child.contract.service: replace_database(admin_url, child.contract.database) for child in children
+                },
+                cache_url=redis_url,
                 seconds_to_ready=time.monotonic() - started,
             ),
             children,
@@ -165,18 +172,42 @@ def serve(options: StackOptions, *, once: bool, as_json: bool) -> int:
     try:
         if not as_json:
             print("starting PostgreSQL, cache and services ...", file=sys.stderr)
-        with running_stack(options) as (stack, children):
+        with running_stack(options) as (stack, children), _described(stack, children):
             print(stack.model_dump_json() if as_json else stack.describe(), flush=True)
-            while not once:
-                time.sleep(0.5)
-                for child in children:
-                    if child.process.poll() is not None:
-                        print(f"error: {_ended(child)}", file=sys.stderr)
-                        return 1
+            return 0 if once else _supervise(children)
     except KeyboardInterrupt:
         if not as_json:
             print("stopped", file=sys.stderr)
     return 0
+
+
+def _supervise(children: list[ServiceProcess]) -> int:
+    """Until a service ends by itself. SIGUSR1 stops all services and SIGUSR2 starts them again (`ops emergency`)."""
+    wanted: list[signal.Signals] = []
+    for chosen in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(chosen, lambda number, _frame: wanted.append(signal.Signals(number)))
+    while True:
+        while wanted:
+            stops = wanted.pop(0) is signal.SIGUSR1
+            for child in children:
+                child.stop() if stops else child.start()
+        if failures := [failure for child in children if (failure := child.failure())]:
+            print("\n".join(f"error: {failure}" for failure in failures), file=sys.stderr)
+            return 1
+        time.sleep(0.2)
+
+
+@contextmanager
+def _described(stack: RunningStack, children: list[ServiceProcess]) -> Iterator[None]:
+    """``serve.json`` for the on-call's commands, readable by its owner alone, as long as the stack runs."""
+    file = stack.directory / DESCRIPTION
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(stack.description({child.contract.service: child.pid for child in children})))
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _database(directory: Path, cleanup: ExitStack) -> tuple[EmbeddedPostgres | None, _DatabaseUrl]:
@@ -218,7 +249,7 @@ def _start_service(
     database_url: str,
     redis_url: str,
     cleanup: ExitStack,
-) -> _Child:
+) -> ServiceProcess:
     strategic = contract.service is Service.STRATEGIC
     port = _port(options.strategic_port if strategic else options.tactical_port, contract.port)
     directory = options.directory.absolute()
@@ -240,12 +271,10 @@ def _start_service(
         "WORKERS": str(options.strategic_workers if strategic else 1),
         **options.environment,
     }
-    log = directory / f"{contract.service}.log"
-    command = [sys.executable, "-m", f"app.{contract.service}.main"]
-    child = process.start(command, log=log, environment=environment)
-    cleanup.callback(process.end, child, signal.SIGTERM, timeout=_STOP_SECONDS)
-    scheme = "https" if options.tls else "http"
-    return _Child(contract, f"{scheme}://localhost:{port}", log, child)
+    service = ServiceProcess(contract, f"https://localhost:{port}", directory / f"{contract.service}.log", environment)
+    cleanup.callback(service.stop)
+    service.start()
+    return service
 
 
 def _port(wanted: int, documented: int) -> int:
@@ -254,32 +283,6 @@ def _port(wanted: int, documented: int) -> int:
             raise StartError(f"port {wanted} is in use: choose another one, or 0 for any")
         return wanted
     return documented if process.is_port_free(documented) else process.free_port()
-
-
-def _await_ready(child: _Child, certificates: Certificates) -> None:
-    context = ssl.create_default_context(cafile=certificates.ca)
-    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-    missing = "no answer"
-    while time.monotonic() < deadline:
-        if child.process.poll() is not None:
-            raise StartError(_ended(child))
-        try:
-            with urllib.request.urlopen(child.url + READY_PATH, timeout=5, context=context) as answer:  # noqa: S310 - ours
-                if answer.status == 200:
-                    return
-        except urllib.error.HTTPError as error:
-            missing = str(json.loads(error.read()).get("detail", error))
-        except OSError as error:
-            missing = str(error)
-        time.sleep(0.05)
-    raise StartError(
-        f"{child.contract.service} not ready after {READY_TIMEOUT_SECONDS:.0f} s: {missing} (log: {child.log})"
-    )
-
-
-def _ended(child: _Child) -> str:
-    code = child.process.returncode
-    return f"{child.contract.service} ended with code {code}: {process.last_line(child.log)} (log: {child.log})"
 
 
 def _load_secrets(path: Path) -> Secrets:
