@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ import pulumi_docker_build as docker_build
 from infra.components.registry import CACHE_TAG, Repository
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
+_FROM_PROGRAM: Final = ".."
+"""The repository as the engine sees it: its plugins run in the folder that Pulumi.yaml calls ``main``."""
 _SHARED_SOURCES: Final = ("pyproject.toml", "constraints.txt", ".dockerignore")
 _SOURCES: Final[Mapping[Repository, tuple[str, ...]]] = {
     Repository.STRATEGIC: ("app", "ops"),
@@ -62,23 +65,23 @@ class Images(pulumi.ComponentResource):
 
     def _built(self, repository: Repository) -> pulumi.Output[str]:
         url = self._args.repository_urls[repository]
-        cache = pulumi.Output.concat(url, ":", CACHE_TAG)
+        layers = pulumi.Output.concat(url, ":", CACHE_TAG)
         image = docker_build.Image(
             f"{self._name}-{repository}",
-            context=docker_build.BuildContextArgs(location=str(_ROOT)),
-            dockerfile=docker_build.DockerfileArgs(location=str(_ROOT / _DOCKERFILES[repository])),
+            context=docker_build.BuildContextArgs(location=_FROM_PROGRAM),
+            dockerfile=docker_build.DockerfileArgs(location=f"{_FROM_PROGRAM}/{_DOCKERFILES[repository]}"),
             build_args=dict(self._args.build_arguments.get(repository, {})),
             platforms=[docker_build.Platform.LINUX_AMD64],
             tags=[pulumi.Output.concat(url, ":", content_tag(repository))],
             push=True,
             build_on_preview=False,
             cache_from=[
-                docker_build.CacheFromArgs(registry=docker_build.CacheFromRegistryArgs(ref=cache)),
+                docker_build.CacheFromArgs(registry=docker_build.CacheFromRegistryArgs(ref=layers)),
             ],
             cache_to=[
                 docker_build.CacheToArgs(
                     registry=docker_build.CacheToRegistryArgs(
-                        ref=cache,
+                        ref=layers,
                         mode=docker_build.CacheMode.MAX,
                         image_manifest=True,
                         oci_media_types=True,
@@ -91,6 +94,7 @@ class Images(pulumi.ComponentResource):
         return image.ref
 
 
+@cache
 def content_tag(repository: Repository, root: Path = _ROOT) -> str:
     """Tag that says what is in the image: a digest of its sources. Equal sources never push twice to immutable tags."""
     digest = hashlib.sha256()
