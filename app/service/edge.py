@@ -179,6 +179,7 @@ class Edge:
 
     async def _serve(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], exchange: _Exchange) -> str:
         path: str = scope["path"]
+        scope["request_id"] = exchange.request_id
         if path in self._public or scope["method"] == "OPTIONS":
             await self._forward(scope, receive, exchange)
             return self._route_name(scope)
@@ -200,7 +201,6 @@ class Edge:
             allow = ", ".join(self._allowed[path])
             raise ProblemError(405, "method-not-allowed", f"Use {allow}.", headers={"Allow": allow})
         scope["principal"] = principal
-        scope["request_id"] = exchange.request_id
         if self._unhurried(path):
             await self._forward(scope, receive, exchange)
         else:

@@ -129,7 +129,7 @@ async def _keep(parts: Parts, trained: TrainedModel, requester: Requester) -> Ne
         raise storage_problem(error) from error
     model = NewModel(trained.version, file, trained.metrics, trained.episodes)
     await parts.models.add(model, requester)
-    parts.policies.remember(trained.version, trained.content)
+    parts.policies.remember(trained.version, trained.policy)
     return model
 
 

@@ -41,13 +41,19 @@ class EventStreams:
         self._draining = draining
         self._open = 0
 
-    async def stream(self, job_id: UUID, after: int) -> AsyncIterator[bytes]:
+    def stream(self, job_id: UUID, after: int) -> AsyncIterator[bytes]:
         """Every event after ``after``, as it comes, until the job has ended or the service stops.
 
         A client whose stream breaks off reconnects by itself and misses nothing.
+
+        Raises:
+            ProblemError: 503, too many streams are open.
         """
         if self._open >= MAXIMUM_STREAMS:
             raise unavailable("Too many event streams are open.", 5.0)
+        return self._lines(job_id, after)
+
+    async def _lines(self, job_id: UUID, after: int) -> AsyncIterator[bytes]:
         self._open += 1
         try:
             yield b"retry: %d\n\n" % RETRY_MILLISECONDS

@@ -118,8 +118,9 @@ WHERE id = %(id)s AND lease_owner = %(owner)s AND state = 'running' RETURNING id
 
 _END: Final = """
 UPDATE training_jobs
-SET state = %(state)s, error = %(error)s, model_version = %(version)s, finished_at = now(), progress = progress ||
-%(progress)s, lease_owner = NULL, lease_expires_at = NULL, checkpoint_path = NULL, checkpoint_checksum = NULL
+SET state = %(state)s, error = %(error)s, model_version = %(version)s, finished_at = now(),
+    progress = progress || %(progress)s, lease_owner = NULL, lease_expires_at = NULL,
+    checkpoint_path = NULL, checkpoint_checksum = NULL, bars = ''
 WHERE id = %(id)s AND lease_owner = %(owner)s AND state = 'running' RETURNING id
 """
 
@@ -186,7 +187,8 @@ class JobStore:
                 await connection.execute(
                     "UPDATE training_jobs SET cancel_requested = true, "
                     "state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END, "
-                    "finished_at = CASE state WHEN 'queued' THEN now() END "
+                    "finished_at = CASE state WHEN 'queued' THEN now() END, "
+                    "bars = CASE state WHEN 'queued' THEN '' ELSE bars END "
                     "WHERE id = %s AND state IN ('queued', 'running') RETURNING state",
                     (job_id,),
                 )

@@ -137,14 +137,10 @@ class JobRunner:
 
     def _train(self, device: TrainingDevice, run: _Run, training: JobTraining) -> TrainedModel:
         """In the device's thread."""
-        frames = 0
 
         def on_progress(progress: Progress) -> None:
-            nonlocal frames
             point = progress.point
-            if frames:
-                metrics.TRAINING_STEPS.inc(point.frames - frames)
-            frames = point.frames
+            metrics.TRAINING_STEPS.inc(progress.plan.frames / progress.plan.updates)
             metrics.TRAINING_LOSS.labels("policy").set(point.policy_loss)
             metrics.TRAINING_LOSS.labels("value").set(point.value_loss)
             run.progress = {"share": round(progress.share, 4), "of": progress.plan.episodes, **point.model_dump()}
@@ -218,10 +214,9 @@ class JobRunner:
     async def _give_up(self, run: _Run) -> str:
         """After a stop between two updates: the state is saved."""
         if run.stop == "lease lost":
-            await self._discard_checkpoint(run)
+            await self._discard_checkpoints(run, kept=True)
             return "lost"
         if run.stop == "cancelled":
-            await self._discard_checkpoint(run)
             return await self._end(run, "cancelled", None)
         reason = run.stop or "stopped"
         await self._insist(lambda: self._record_checkpoint(run))
@@ -237,7 +232,7 @@ class JobRunner:
             return await self._end(run, "failed", f"the model could not be kept: {error}")
         model = NewModel(trained.version, file, trained.metrics, trained.episodes)
         kept = await self._insist(lambda: self._jobs.succeed(run.job, model, run.progress))
-        await self._discard_checkpoint(run)
+        await self._discard_checkpoints(run, kept=not kept)
         if not kept:
             await asyncio.to_thread(self._delete, path)
             return "lost"
@@ -247,13 +242,14 @@ class JobRunner:
 
     async def _end(self, run: _Run, state: str, error: str | None) -> str:
         kept = await self._insist(lambda: self._jobs.end(run.job.id, state, error))
-        await self._discard_checkpoint(run)
+        await self._discard_checkpoints(run, kept=not kept)
         return state if kept else "lost"
 
-    async def _discard_checkpoint(self, run: _Run) -> None:
+    async def _discard_checkpoints(self, run: _Run, *, kept: bool) -> None:
+        """Delete what is no longer resumed from; ``kept`` spares the one that the database names."""
         fresh, run.fresh_checkpoint = run.fresh_checkpoint, None
-        paths = [] if run.stop == "lease lost" else [run.job.checkpoint_path]
-        for path in (*paths, fresh.path if fresh is not None else None):
+        named = None if kept else run.job.checkpoint_path
+        for path in (named, fresh.path if fresh is not None else None):
             if path is not None:
                 await asyncio.to_thread(self._delete, path)
 

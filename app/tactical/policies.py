@@ -105,9 +105,10 @@ class Policies:
         self._remember(loaded)
         return loaded
 
-    def remember(self, version: str, content: bytes) -> None:
-        """Keep a model that was just saved, so that acting with it reads no file."""
-        self._remember(_load(version, content))
+    def remember(self, version: str, policy: Policy) -> None:
+        """Keep a model that was just saved, so that acting with it reads no file; decisions are made on the CPU."""
+        if policy.config.device == "cpu":
+            self._remember(LoadedPolicy(version, policy))
 
     async def follow(self) -> None:
         """Take up the activation that the database tells; the present policy goes on acting if that fails."""

@@ -15,6 +15,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from app.mappo import Policy
 from app.market.bars import Bars, check_bars
 from app.market.simulator import simulate
 from app.service.problems import FieldError, unprocessable
@@ -36,6 +37,7 @@ class TrainedModel:
 
     version: str
     content: bytes
+    policy: Policy
     metrics: dict[str, Any]
     episodes: list[dict[str, Any]]
     """Points of the learning curve; ``episode`` counts the episodes so far."""
@@ -69,6 +71,7 @@ def packed(trained: Trained) -> TrainedModel:
     return TrainedModel(
         version=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:8]}",
         content=trained.encode(),
+        policy=trained.policy,
         metrics=metrics,
         episodes=[{"episode": point.episodes, **point.model_dump(exclude={"episodes"})} for point in points],
         steps=summary.frames,

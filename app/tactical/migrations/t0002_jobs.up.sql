@@ -24,7 +24,7 @@ CREATE TABLE training_jobs (
 CREATE INDEX training_jobs_waiting ON training_jobs (created_at) WHERE state IN ('queued', 'running');
 CREATE INDEX training_jobs_client ON training_jobs (client, turn_started_at);
 CREATE INDEX training_jobs_created_at ON training_jobs (created_at, id);
-COMMENT ON COLUMN training_jobs.bars IS 'What is trained on: a NumPy .npz archive, no pickle.';
+COMMENT ON COLUMN training_jobs.bars IS 'What is trained on: a NumPy .npz archive, no pickle; empty when the job has ended.';
 COMMENT ON COLUMN training_jobs.turn_started_at IS 'When the job last got a device; clients take turns by it.';
 COMMENT ON COLUMN training_jobs.crashes IS 'How often its process died since the last checkpoint.';
 
