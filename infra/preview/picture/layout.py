@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
+from infra.preview.picture.band_layout import place_services, place_wiring
 from infra.preview.picture.cluster_layout import cluster_height, place_cluster
 from infra.preview.picture.facts import TIERS, Facts, Listener, Store, Subnet
-from infra.preview.picture.scene import Arrow, ArrowRole, Box, Scene, Text, fit, text_width, wrap
-from infra.preview.picture.services import Card, Unit
+from infra.preview.picture.path_layout import place_callers, place_data_paths, place_legend
+from infra.preview.picture.scene import GAP, MARGIN, OUTSIDE, WIDTH, Arrow, Box, Scene, Text, fit, text_width, wrap
+from infra.preview.picture.services import Unit
 
-WIDTH: Final = 1400
-_MARGIN: Final = 28
-_OUTSIDE: Final = 172
-_GAP: Final = 12
-_CARD_HEIGHT: Final = 104
-_CARDS_IN_A_ROW: Final = 4
 _TIER_NAMES: Final = {
     "public": "Public subnets",
     "private": "Private subnets",
@@ -30,9 +26,9 @@ def lay_out(facts: Facts) -> Scene:
     scene = Scene(WIDTH, title=f"{facts.project} · {facts.stack}")
     top = _title(scene, facts)
     bottom = _network(scene, facts, top) if facts.vpc else top
-    bottom = _services(scene, facts, bottom + 22)
-    bottom = _also(scene, facts, bottom)
-    scene.height = bottom + _MARGIN
+    bottom = place_services(scene, facts, bottom + 22)
+    bottom = place_wiring(scene, facts, bottom)
+    scene.height = bottom + MARGIN
     scene.description = (
         f"{facts.counts['resources']} resources of the stack {facts.stack}, drawn from what the program declares."
     )
@@ -40,8 +36,8 @@ def lay_out(facts: Facts) -> Scene:
 
 
 def _title(scene: Scene, facts: Facts) -> float:
-    scene.texts.append(Text(_MARGIN, 54, facts.project, 30, bold=True))
-    x = _MARGIN + text_width(facts.project, 30) + 4
+    scene.texts.append(Text(MARGIN, 54, facts.project, 30, bold=True))
+    x = MARGIN + text_width(facts.project, 30) + 4
     name = facts.stack
     pill = Box(
         "stack", x, 31, text_width(name, 15) + 28, 30, "production" if name == "production" else "staging", style="chip"
@@ -55,36 +51,18 @@ def _title(scene: Scene, facts: Facts) -> float:
     parts += [
         f"{number} {names.get(key, key)}" for key, number in counts.items() if key not in ("resources", "components")
     ]
-    scene.texts.append(Text(_MARGIN, 84, "  ·  ".join(part for part in parts if part), 14, colour="soft"))
+    scene.texts.append(Text(MARGIN, 84, "  ·  ".join(part for part in parts if part), 14, colour="soft"))
     return 108
 
 
-def _legend(scene: Scene, y: float) -> None:
-    """What the arrows mean, in the left column."""
-    scene.texts.append(Text(_MARGIN, y, "Legend", 12, bold=True, colour="soft"))
-    legend: tuple[tuple[ArrowRole, str], ...] = (
-        ("request", "request"),
-        ("trusted", "request, trusted only"),
-        ("data", "data"),
-        ("replication", "replication"),
-    )
-    for row, (role, label) in enumerate(legend):
-        line = y + 20 + 20 * row
-        scene.arrows.append(Arrow(((_MARGIN, line - 4), (_MARGIN + 28, line - 4)), role))
-        scene.texts.append(Text(_MARGIN + 36, line, label, 11, colour="soft"))
-    line = y + 20 + 20 * len(legend)
-    scene.add(Box("legend-standby", _MARGIN, line - 11, 28, 14, "database", style="dashed"))
-    scene.texts.append(Text(_MARGIN + 36, line, "standby or replica", 11, colour="soft"))
-
-
 def _network(scene: Scene, facts: Facts, top: float) -> float:
-    x = _MARGIN + _OUTSIDE + 26
-    width = WIDTH - _MARGIN - x
+    x = MARGIN + OUTSIDE + 26
+    width = WIDTH - MARGIN - x
     vpc_at = len(scene.boxes)
     zones = facts.zones or (_NO_ZONE,)
     inner = width - 32
-    column = (inner - _GAP * (len(zones) - 1)) / len(zones)
-    columns = {zone: x + 16 + index * (column + _GAP) for index, zone in enumerate(zones)}
+    column = (inner - GAP * (len(zones) - 1)) / len(zones)
+    columns = {zone: x + 16 + index * (column + GAP) for index, zone in enumerate(zones)}
     y = top + 44
     zones_at = len(scene.boxes)
     y += 28
@@ -161,9 +139,9 @@ def _network(scene: Scene, facts: Facts, top: float) -> float:
                 ),
             )
         )
-    _outside(scene, facts, anchors)
-    _legend(scene, vpc.bottom - 100)
-    _data_paths(scene, anchors)
+    place_callers(scene, facts, anchors)
+    place_legend(scene, vpc.bottom - 100)
+    place_data_paths(scene, anchors)
     return vpc.bottom
 
 
@@ -246,9 +224,9 @@ def _public(
     anchors["balancer"] = bar
     if not facts.listeners:
         return
-    width = (bar.width - 28 - _GAP * (len(facts.listeners) - 1)) / len(facts.listeners)
+    width = (bar.width - 28 - GAP * (len(facts.listeners) - 1)) / len(facts.listeners)
     for index, listener in enumerate(facts.listeners):
-        x = bar.x + 14 + index * (width + _GAP)
+        x = bar.x + 14 + index * (width + GAP)
         anchors[f"listener-{listener.urn}"] = scene.add(_listener(listener, x, y + 34, width))
 
 
@@ -364,83 +342,3 @@ def _endpoints(scene: Scene, endpoints: Sequence[Unit], x: float, y: float, widt
     for chip in chips:
         scene.add(chip)
     return line + 29 + 8
-
-
-def _outside(scene: Scene, facts: Facts, anchors: dict[str, Box]) -> None:
-    """Who sends requests, and their way to the load balancer."""
-    bar = anchors.get("balancer")
-    if bar is None:
-        return
-    groups: list[tuple[str, Literal["request", "trusted"], list[Listener]]] = [
-        ("Internet", "request", [item for item in facts.listeners if not item.trusted_only]),
-        ("Trusted networks", "trusted", [item for item in facts.listeners if item.trusted_only]),
-    ]
-    shown = [(title, role, listeners) for title, role, listeners in groups if listeners]
-    height = 84
-    y = bar.y + bar.height / 2 - (len(shown) * height + (len(shown) - 1) * 16) / 2
-    for index, (title, role, listeners) in enumerate(shown):
-        sources = list(dict.fromkeys(source for listener in listeners for source in listener.sources))
-        ports = ", ".join(str(listener.port) for listener in listeners)
-        lines = [Text(_MARGIN + 14, y + 24, title, 14, bold=True)]
-        lines.append(Text(_MARGIN + 14, y + 42, f"TLS to {ports}", 12, colour="soft"))
-        lines += [
-            Text(_MARGIN + 14, y + 58 + 15 * n, line, 11, colour="soft")
-            for n, line in enumerate(wrap(sources, 11, _OUTSIDE - 26, 2))
-        ]
-        box = scene.add(Box(f"outside-{role}", _MARGIN, y, _OUTSIDE, height, role, style="filled", texts=tuple(lines)))
-        middle = min(max(box.y + height / 2, bar.y + 12), bar.bottom - 12) + (
-            0 if len(shown) == 1 else (-8 if index == 0 else 8)
-        )
-        scene.arrows.append(Arrow(((box.right + 2, middle), (bar.x - 3, middle)), role))
-        y += height + 16
-
-
-def _data_paths(scene: Scene, anchors: dict[str, Box]) -> None:
-    cluster, database, cache = anchors.get("cluster"), anchors.get("database"), anchors.get("cache")
-    if cluster is None:
-        return
-    if database is not None:
-        x = database.right - 70
-        label = Text(x - 8, cluster.bottom + 17, "PostgreSQL", 11, colour="database", anchor="end")
-        scene.arrows.append(Arrow(((x, cluster.bottom + 2), (x, database.y - 3)), "data", label))
-    if cache is not None:
-        x = (database.right if database is not None else cache.centre) + 24
-        label = Text(x + 8, cluster.bottom + 17, "Valkey", 11, colour="cache")
-        scene.arrows.append(Arrow(((x, cluster.bottom + 2), (x, cache.y - 3)), "data", label))
-
-
-def _services(scene: Scene, facts: Facts, top: float) -> float:
-    if not facts.cards:
-        return top
-    scene.texts.append(Text(_MARGIN, top + 16, "Regional services", 15, bold=True))
-    rows = -(-len(facts.cards) // _CARDS_IN_A_ROW)
-    per_row, wider = divmod(len(facts.cards), rows)
-    y = top + 28
-    cards = list(facts.cards)
-    for row in range(rows):
-        count = per_row + (1 if row < wider else 0)
-        width = (WIDTH - 2 * _MARGIN - _GAP * (count - 1)) / count
-        for index in range(count):
-            scene.add(_card(cards.pop(0), _MARGIN + index * (width + _GAP), y, width, _CARD_HEIGHT))
-        y += _CARD_HEIGHT + _GAP
-    return y
-
-
-def _card(card: Card, x: float, y: float, width: float, height: float) -> Box:
-    texts = [Text(x + 16, y + 26, fit(card.title, 14, width - 32), 14, bold=True, colour=card.role)]
-    texts.append(Text(x + 16, y + 44, fit(card.count, 12, width - 32), 12, bold=True))
-    texts += [
-        Text(x + 16, y + 62 + 15 * n, line, 11, colour="soft")
-        for n, line in enumerate(wrap(card.names, 11, width - 32, 3))
-    ]
-    return Box(f"card-{card.title}", x, y, width, height, card.role, urns=card.urns, style="group", texts=tuple(texts))
-
-
-def _also(scene: Scene, facts: Facts, top: float) -> float:
-    if not facts.also:
-        return top
-    total = sum(facts.also.values())
-    lines = wrap([f"{count} {kind}" for kind, count in facts.also.items()], 11, WIDTH - 2 * _MARGIN - 190, 2, " · ")
-    scene.texts.append(Text(_MARGIN, top + 16, f"And {total} resources of wiring", 12, bold=True, colour="soft"))
-    scene.texts.extend(Text(_MARGIN + 190, top + 16 + 16 * n, line, 11, colour="soft") for n, line in enumerate(lines))
-    return top + 16 * len(lines) + 4

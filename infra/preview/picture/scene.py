@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+WIDTH: Final = 1400
+MARGIN: Final = 28
+OUTSIDE: Final = 172  # the column of the callers
+GAP: Final = 12
+
 # Advance widths of Helvetica's ASCII glyphs in thousandths of the size (Adobe font metrics, 0x20 to 0x7e).
 _WIDTHS: Final = (
     "278 278 355 556 556 889 667 191 333 333 389 584 278 333 278 278 556 556 556 556 556 556 556 556 "
