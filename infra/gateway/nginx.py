@@ -325,7 +325,12 @@ server {{
 
 {_indented(_headers())}
 
+    # "return" answers before anybody has asked who is there; "try_files" comes after "allow" and "deny".
     location = {METRICS_PATH} {{
+        access_log off;
+        try_files /nothing @metrics;
+    }}
+    location @metrics {{
         access_log off;
         default_type "text/plain; version=0.0.4";
         return 200 "# TYPE nginx_up gauge\\nnginx_up 1\\n{gauges}";
