@@ -313,8 +313,8 @@ def _identity_used(case: Case) -> Iterator[Finding]:
     if wanted in case.parameters["foreign_namespaces"] or charts_in(case.estate, wanted or ""):
         yield NotApplicable("an add-on or a chart brings pods into the namespace")
         return
-    key = {plain(n.node.raw("metadata.name")): n.urn for n in case.estate.of(NAMESPACE)}
-    spaces = {wanted, key.get(wanted)}
+    key = {str(plain(n.node.raw("metadata.name"))): n.urn for n in case.estate.of(NAMESPACE)}
+    spaces = {wanted, key.get(str(wanted))}
     workloads = [w for w in case.estate.of(*WORKLOADS) if namespace_key(w) in spaces]
     if not any(plain(pod(w).node("spec").raw("serviceAccountName")) == account for w in workloads):
         yield Violation(f"no workload runs as {wanted}/{account}")

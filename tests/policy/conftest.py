@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -54,3 +54,9 @@ def captured_estate(stack: str, *, resolved: bool) -> Estate:
 def production() -> Estate:
     """Production as after an update."""
     return captured_estate("production", resolved=True)
+
+
+@pytest.fixture(scope="session")
+def estate_of_stack() -> Callable[..., Estate]:
+    """The estate of a stack, in either mode; captured once."""
+    return captured_estate
