@@ -65,6 +65,8 @@ def rollback(
 def serve(
     directory: Directory = DEFAULT_DIRECTORY,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the strategic service.")] = 2,
+    strategic_port: Annotated[int, typer.Option(min=0, max=65535, help="0: 8000 if free, else any.")] = 0,
+    tactical_port: Annotated[int, typer.Option(min=0, max=65535, help="0: 8001 if free, else any.")] = 0,
     once: Annotated[bool, typer.Option("--once", help="Stop as soon as everything is ready.")] = False,
     json: Json = False,
 ) -> None:
@@ -73,7 +75,13 @@ def serve(
     from ops.local.stack import serve as run_stack
 
     with one_line_errors():
-        code = run_stack(StackOptions(directory=directory, strategic_workers=workers), once=once, as_json=json)
+        options = StackOptions(
+            directory=directory,
+            strategic_workers=workers,
+            strategic_port=strategic_port,
+            tactical_port=tactical_port,
+        )
+        code = run_stack(options, once=once, as_json=json)
     raise typer.Exit(code)
 
 

@@ -18,14 +18,14 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract import SERVICES, Env, Service, ServiceContract
-from app.service.migrations import Roles, migrate
+from app.service.migrations import MigrationError, Roles, migrate
 from app.service.migrations.roles import password_variable
 from app.service.tokens import mint_token
 from ops.local import process
 from ops.local.cache import REDIS_URL, EmbeddedCache
 from ops.local.certificates import Certificates, issue_certificates
 from ops.local.postgres import DATABASE_URL, EmbeddedPostgres, replace_database
-from ops.local.process import StartError
+from ops.local.process import MissingPartError, StartError
 from ops.local.service_process import ServiceProcess
 from ops.target import DESCRIPTION
 
@@ -161,7 +161,7 @@ def running_stack(options: StackOptions) -> Iterator[tuple[RunningStack, list[Se
 
 
 def serve(options: StackOptions, *, once: bool, as_json: bool) -> int:
-    """Run the stack until a signal; exit code 0, or 1 when a service ends by itself.
+    """Run the stack until a signal; exit code 0, 1 when a part does not start or ends by itself, 2 when one is missing.
 
     Args:
         options: what to start.
@@ -178,6 +178,9 @@ def serve(options: StackOptions, *, once: bool, as_json: bool) -> int:
     except KeyboardInterrupt:
         if not as_json:
             print("stopped", file=sys.stderr)
+    except (MissingPartError, StartError, MigrationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, MissingPartError) else 1
     return 0
 
 
