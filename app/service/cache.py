@@ -15,6 +15,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
 from app.contract import Env
+from app.service.iam import cache_token
 from app.service.settings import ServiceSettings, current_secret
 
 WATCH_SECONDS: Final = 1.0
@@ -27,17 +28,23 @@ class CacheUnavailableError(Exception):
     """The cache did not answer."""
 
 
-class _RotatingPassword(CredentialProvider):
-    """Reads the password anew for each connection: a rotated file takes hold without a restart."""
+class _FreshCredentials(CredentialProvider):
+    """Made anew for each connection: a rotated password in a file takes hold, and an IAM token is fresh."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
-        self._user = urlsplit(settings.redis_url.get_secret_value()).username
+        self._user = urlsplit(settings.redis_url.get_secret_value()).username or ""
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        group, region = self._settings.redis_iam_replication_group, self._settings.aws_region
+        if group is not None and region is not None:
+            return self._user, cache_token(self._user, group, region)
         loaded = self._settings.redis_password
         password = "" if loaded is None else current_secret(Env.REDIS_PASSWORD, loaded)
         return (self._user, password) if self._user else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return await asyncio.to_thread(self.get_credentials)
 
 
 class Cache:
@@ -46,10 +53,10 @@ class Cache:
     def __init__(self, settings: ServiceSettings) -> None:
         url = settings.redis_url.get_secret_value()
         options: dict[str, Any] = {}
-        if settings.redis_password is not None:
+        if settings.redis_password is not None or settings.redis_iam_replication_group is not None:
             parts = urlsplit(url)
             url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-            options["credential_provider"] = _RotatingPassword(settings)
+            options["credential_provider"] = _FreshCredentials(settings)
         self._client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
             url,
             socket_timeout=COMMAND_TIMEOUT_SECONDS,

@@ -18,6 +18,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from app.contract import Env
+from app.service.iam import database_url_with_token
 from app.service.problems import ProblemError, unavailable
 from app.service.settings import ServiceSettings, current_secret
 
@@ -146,8 +147,10 @@ class Database:
                     raise DatabaseSettingError(f"{name} is off: a commit would not be durable")
 
     async def _conninfo(self) -> str:
-        """Read anew for each connection: a rotated password in a mounted file takes hold without a restart."""
-        return current_secret(Env.DATABASE_URL, self._settings.database_url)
+        """Made anew for each connection: a rotated password in a mounted file takes hold, and an IAM token is fresh."""
+        url = current_secret(Env.DATABASE_URL, self._settings.database_url)
+        region = self._settings.database_iam_region
+        return url if region is None else await asyncio.to_thread(database_url_with_token, url, region)
 
     async def _keep_watch(self) -> None:
         while True:

@@ -132,6 +132,12 @@ class ServiceSettings(BaseSettings):
     redis_url: Annotated[SecretStr, _url_of("redis", "rediss", "unix")] = Field(validation_alias=Env.REDIS_URL.value)
     redis_password: SecretStr | None = Field(default=None, validation_alias=Env.REDIS_PASSWORD.value)
 
+    database_iam_region: str | None = Field(default=None, validation_alias="DATABASE_IAM_REGION")
+    """Set: sign in to PostgreSQL by an IAM token of this region; the URL then has a user and no password."""
+    redis_iam_replication_group: str | None = Field(default=None, validation_alias="REDIS_IAM_REPLICATION_GROUP")
+    """Set: sign in to the cache by an IAM token; the URL then has a user and no password."""
+    aws_region: str | None = Field(default=None, validation_alias="AWS_REGION")
+
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(
         default=None, validation_alias=Env.JWT_SECRET.value
     )
@@ -190,6 +196,17 @@ class ServiceSettings(BaseSettings):
             "https://"
         ):
             raise ValueError("JWT_JWKS_URL must begin with https:// in production")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_have_a_user(self) -> Self:
+        if self.redis_iam_replication_group is not None:
+            if self.aws_region is None:
+                raise ValueError("AWS_REGION is missing: REDIS_IAM_REPLICATION_GROUP needs it")
+            if urlsplit(self.redis_url.get_secret_value()).username is None:
+                raise ValueError("REDIS_URL names no user: REDIS_IAM_REPLICATION_GROUP needs one")
+        if self.database_iam_region is not None and urlsplit(self.database_url.get_secret_value()).username is None:
+            raise ValueError("DATABASE_URL names no user: DATABASE_IAM_REGION needs one")
         return self
 
     @model_validator(mode="after")
