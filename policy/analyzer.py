@@ -108,7 +108,7 @@ class EstateAnalyzer(_PolicyAnalyzerServicer):  # type: ignore[misc] # its packa
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         policies = [*map(policy_of, rules), report_policy()]
         super().__init__(
-            PACK, VERSION, policies, EnforcementLevel.MANDATORY, own_configuration(), "The estate's controls"
+            PACK, VERSION, policies, EnforcementLevel.MANDATORY, initial_config(rules), "The estate's controls"
         )
         self._rules = {rule.id: rule for rule in rules}
         self._resource_rules = [rule for rule in rules if rule.scope == "resource"]
