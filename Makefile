@@ -92,7 +92,7 @@ wheels: .venv/dev.stamp ## Download the wheels that the images are built from (W
 .PHONY: lint
 lint: .venv/dev.stamp ## Format, lint, types, import directions
 	@echo "== format and lint"; $(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
-	@echo "== types"; $(BIN)/mypy && $(BIN)/ty check --quiet infra docs/examples
+	@echo "== types"; $(BIN)/mypy && $(BIN)/ty check --quiet infra/components infra/stacks docs/examples
 	@echo "== import directions"; $(BIN)/lint-imports --no-logo 2>/dev/null | tail -1
 
 .PHONY: test

@@ -1,7 +1,7 @@
 """What the estate and the services must agree on: ports, probe paths, metric names, environment names.
 
-Both halves import this module and nothing else of each other. A constant belongs here when a mismatch between the estate
-and a service would only show in production.
+Both halves import this module and nothing else of each other. A constant belongs here when a mismatch between the
+estate and a service would only show in production.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ class Env(StrEnum):
 
     ENVIRONMENT = "ENVIRONMENT"
     LOG_LEVEL = "LOG_LEVEL"
-    SECRET_KEY = "SECRET_KEY"
+    SECRET_KEY = "SECRET_KEY"  # noqa: S105 -- its name, not the secret
     DATABASE_URL = "DATABASE_URL"
     DATABASE_POOL_SIZE = "DATABASE_POOL_SIZE"
     DATABASE_POOL_MAX_OVERFLOW = "DATABASE_POOL_MAX_OVERFLOW"
     REDIS_URL = "REDIS_URL"
-    REDIS_PASSWORD = "REDIS_PASSWORD"
+    REDIS_PASSWORD = "REDIS_PASSWORD"  # noqa: S105 -- its name, not the secret
     STRATEGIC_PERFORMANCE_TARGET = "STRATEGIC_PERFORMANCE_TARGET"
     STRATEGIC_MATRIX_SIZE = "STRATEGIC_MATRIX_SIZE"
     STRATEGIC_PROCESSING_THREADS = "STRATEGIC_PROCESSING_THREADS"
@@ -97,7 +97,7 @@ class Env(StrEnum):
     TACTICAL_PERFORMANCE_TARGET = "TACTICAL_PERFORMANCE_TARGET"
     TACTICAL_TRAINING_EPISODES = "TACTICAL_TRAINING_EPISODES"
     TACTICAL_JIT_ENABLED = "TACTICAL_JIT_ENABLED"
-    JWT_SECRET = "JWT_SECRET"
+    JWT_SECRET = "JWT_SECRET"  # noqa: S105 -- its name, not the secret
     JWT_EXPIRATION = "JWT_EXPIRATION"
     CORS_ORIGINS = "CORS_ORIGINS"
     SSL_ENABLED = "SSL_ENABLED"

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 class Figure(BaseModel):
     """One row of the bench table.
 
-    ``value`` is the median of several runs and ``spread`` the distance between their quartiles, both in ``unit``. ``bar`` is what must
-    hold and ``aim`` what we are after; a figure of a peer has neither.
+    ``value`` is the median of several runs and ``spread`` the distance between their quartiles, both in ``unit``.
+    ``bar`` is what must hold and ``aim`` what we are after; a figure of a peer has neither.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,0 +1,1 @@
+"""The strategic service: engine, model, API and store."""
