@@ -7,14 +7,16 @@ The algorithm is pinned by the settings, never taken from the token. ``iss``, ``
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final
 
 import jwt
 
-from app.service.keys import KeySource, KeyUnavailableError, UnknownKeyError
+from app.service.keys import KeySource, KeyUnavailableError, UnknownKeyError, VerificationKey
 from app.service.permissions import Principal, permissions_of
 from app.service.problems import ProblemError, unavailable
 
@@ -116,16 +118,7 @@ class TokenVerifier:
             header = jwt.get_unverified_header(token)
             if header.get("alg") != self._algorithm:
                 raise _unauthorized(f"The token must be signed with {self._algorithm}.")
-            key = await self._keys.key(header.get("kid"))
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=[self._algorithm],
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=LEEWAY_SECONDS,
-                options={"require": REQUIRED_CLAIMS},
-            )
+            claims = self._verified_claims(token, await self._keys.keys(header.get("kid")))
         except KeyUnavailableError as error:
             raise unavailable(f"The token cannot be verified: {error}.", 5.0) from error
         except UnknownKeyError as error:
@@ -134,6 +127,24 @@ class TokenVerifier:
             raise _unauthorized("The token has expired.") from error
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise _unauthorized(f"The token is not valid: {error}.") from error
+        return claims
+
+    def _verified_claims(self, token: bytes, keys: Sequence[VerificationKey]) -> dict[str, Any]:
+        for key in keys[:-1]:
+            with contextlib.suppress(jwt.InvalidSignatureError):
+                return self._decode(token, key)
+        return self._decode(token, keys[-1])
+
+    def _decode(self, token: bytes, key: VerificationKey) -> dict[str, Any]:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[self._algorithm],
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=LEEWAY_SECONDS,
+            options={"require": REQUIRED_CLAIMS},
+        )
         return claims
 
 

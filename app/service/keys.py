@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import httpx
@@ -30,10 +31,10 @@ class UnknownKeyError(Exception):
 
 
 class KeySource(Protocol):
-    """Gives the key that a token's header names."""
+    """Gives the keys that may verify a token."""
 
-    async def key(self, key_id: str | None) -> VerificationKey:
-        """The key for ``kid``.
+    async def keys(self, key_id: str | None) -> Sequence[VerificationKey]:
+        """The keys for ``kid``, to be tried in order.
 
         Raises:
             UnknownKeyError: there is no such key.
@@ -43,14 +44,24 @@ class KeySource(Protocol):
 
 
 class SharedSecret:
-    """One secret for signing and verifying (HS256)."""
+    """One secret that signs and verifies (HS256). After a rotation the one before verifies for ``overlap`` seconds."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, current: Callable[[], bytes], *, overlap: float = 3600.0) -> None:
+        self._current = current
+        self._overlap = overlap
+        self._latest = current()
+        self._previous: bytes | None = None
+        self._rotated_at = float("-inf")
 
-    async def key(self, key_id: str | None) -> VerificationKey:  # noqa: ARG002 - there is only one
-        """The secret, whatever ``kid`` says."""
-        return self._secret
+    async def keys(self, key_id: str | None) -> Sequence[VerificationKey]:  # noqa: ARG002 - it carries no name
+        """The present secret, and the one before it for a while."""
+        secret = self._current()
+        if secret != self._latest:
+            _log.info("token secret rotated")
+            self._previous, self._latest, self._rotated_at = self._latest, secret, time.monotonic()
+        if self._previous is not None and time.monotonic() - self._rotated_at < self._overlap:
+            return self._latest, self._previous
+        return (self._latest,)
 
 
 class IssuerKeys:
@@ -65,17 +76,17 @@ class IssuerKeys:
         self._attempted_at = float("-inf")
         self._lock = asyncio.Lock()
 
-    async def key(self, key_id: str | None) -> VerificationKey:
-        """The published key ``key_id``; see ``KeySource.key``."""
+    async def keys(self, key_id: str | None) -> Sequence[VerificationKey]:
+        """The published key ``key_id``; see ``KeySource``."""
         if key_id is None:
             raise UnknownKeyError("the token's header has no 'kid'")
         if time.monotonic() - self._fetched_at < MAXIMUM_AGE_SECONDS and key_id in self._keys:
-            return self._keys[key_id]
+            return (self._keys[key_id],)
         await self._refresh(key_id)
         if time.monotonic() - self._fetched_at >= MAXIMUM_AGE_SECONDS:
             raise KeyUnavailableError("the issuer's keys cannot be fetched")
         try:
-            return self._keys[key_id]
+            return (self._keys[key_id],)
         except KeyError:
             raise UnknownKeyError(f"the issuer publishes no key {key_id!r}") from None
 

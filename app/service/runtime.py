@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 import structlog
 
-from app.contract import ServiceContract
+from app.contract import Env, ServiceContract
 from app.service import metrics
 from app.service.audit import AuditLog
 from app.service.authentication import TokenVerifier
@@ -22,7 +22,7 @@ from app.service.keys import IssuerKeys, KeySource, SharedSecret
 from app.service.problems import ProblemError, unavailable
 from app.service.rate_limit import RateLimiter
 from app.service.revocation import RevocationList
-from app.service.settings import Environment, ServiceSettings
+from app.service.settings import Environment, ServiceSettings, current_secret
 
 ReadinessCheck = Callable[[], Awaitable[str | None]]
 """Answers None when its part is ready, else what is missing in one line."""
@@ -151,7 +151,10 @@ def create_runtime(contract: ServiceContract, settings: ServiceSettings) -> Runt
     if settings.jwt_jwks_url is not None:
         keys = IssuerKeys(settings.jwt_jwks_url.get_secret_value(), settings.jwt_algorithm, http)
     elif settings.jwt_secret is not None:
-        keys = SharedSecret(settings.jwt_secret.get_secret_value().encode())
+        loaded = settings.jwt_secret
+        keys = SharedSecret(
+            lambda: current_secret(Env.JWT_SECRET, loaded).encode(), overlap=float(settings.jwt_expiration)
+        )
     else:  # the settings' own validation excludes it
         raise AssertionError("no key to verify tokens with")
     verifier = TokenVerifier(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -37,7 +38,7 @@ def anyio_backend() -> str:
 
 def verifier(algorithm: str = "HS256", source: keys.KeySource | None = None) -> TokenVerifier:
     return TokenVerifier(
-        source or SharedSecret(SECRET.encode()), algorithm=algorithm, issuer="grandmodel", audience="grandmodel"
+        source or SharedSecret(SECRET.encode), algorithm=algorithm, issuer="grandmodel", audience="grandmodel"
     )
 
 
@@ -119,7 +120,7 @@ async def test_a_public_key_does_not_pass_as_a_shared_secret() -> None:
     unsigned = header(claims(), "x" * 32, kid="a").removeprefix(b"Bearer ").rpartition(b".")[0]
     signature = base64.urlsafe_b64encode(hmac.digest(public, unsigned, "sha256")).rstrip(b"=")
     forged = b"Bearer " + unsigned + b"." + signature
-    assert (await refusal(verifier("RS256", SharedSecret(public)), forged)).status_code == 401
+    assert (await refusal(verifier("RS256", SharedSecret(lambda: public)), forged)).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,19 @@ async def test_a_public_key_does_not_pass_as_a_shared_secret() -> None:
 )
 async def test_what_is_no_token_is_refused(authorization: bytes | None) -> None:
     assert (await refusal(verifier(), authorization)).status_code == 401
+
+
+async def test_after_a_rotation_the_secret_before_verifies_for_a_while() -> None:
+    secrets = ["a" * 32]
+    check = verifier(source=SharedSecret(lambda: secrets[-1].encode(), overlap=0.2))
+    secrets.append("b" * 32)
+    await check.verify(header(claims(jti="new"), "b" * 32))
+    await check.verify(header(claims(jti="old"), "a" * 32))
+    await asyncio.sleep(0.25)
+    check.forget()
+    assert (await refusal(check, header(claims(jti="late"), "a" * 32))).status_code == 401
+    assert (await refusal(check, header(claims(), "c" * 32))).status_code == 401
+    await check.verify(header(claims(jti="new"), "b" * 32))
 
 
 async def test_unknown_roles_grant_nothing() -> None:
