@@ -143,7 +143,11 @@ async def test_what_is_no_token_is_refused(authorization: bytes | None) -> None:
 
 async def test_after_a_rotation_the_secret_before_verifies_for_a_while() -> None:
     secrets = ["a" * 32]
-    check = verifier(source=SharedSecret(lambda: secrets[-1].encode(), overlap=0.2))
+
+    def current() -> bytes:
+        return secrets[-1].encode()
+
+    check = verifier(source=SharedSecret(current, overlap=0.2))
     secrets.append("b" * 32)
     await check.verify(header(claims(jti="new"), "b" * 32))
     await check.verify(header(claims(jti="old"), "a" * 32))
