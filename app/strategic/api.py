@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.contract import STRATEGIC
 from app.service.application import require
@@ -24,6 +25,7 @@ PROCESS_PATH: Final = f"{STRATEGIC.api_prefix}/process"
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 MAXIMUM_KEY: Final = 255
+_DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
 class ProcessRoute:
@@ -102,7 +104,18 @@ def process_route(handler: ProcessRoute) -> HotRoute:
     )
 
 
-Number = Annotated[float, Field(ge=-3.4028234e38, le=3.4028234e38, allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False, strict=True)]
+"""Stored patterns lie in (-1, 1); the bound keeps distances within float32."""
+
+
+def _not_a_number(value: object) -> object:
+    """Leave a number to nobody's guess: pydantic would read it as seconds or milliseconds."""
+    if isinstance(value, str) and not _DATE_TIME.match(value):
+        raise ValueError("must be an RFC 3339 date-time")
+    return value
+
+
+DateTime = Annotated[datetime, BeforeValidator(_not_a_number)]
 
 
 class PatternQuery(BaseModel):
@@ -169,8 +182,8 @@ def router(search_probes: int) -> APIRouter:
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: Annotated[str | None, Query(max_length=64, pattern=r"^[0-9]{1,19}$")] = None,
-        since: Annotated[datetime | None, Query(description="Earliest timestamp, inclusive.")] = None,
-        until: Annotated[datetime | None, Query(description="Latest timestamp, exclusive.")] = None,
+        since: Annotated[DateTime | None, Query(description="Earliest timestamp, inclusive.")] = None,
+        until: Annotated[DateTime | None, Query(description="Latest timestamp, exclusive.")] = None,
         decision: Annotated[str | None, Query(pattern=f"^({'|'.join(ACTIONS)})$")] = None,
     ) -> DecisionPage:
         runtime: Runtime = request.app.state.runtime

@@ -137,7 +137,7 @@ PROCESS: Final[dict[str, Any]] = {
             "required": False,
             "description": "Of the client's choice. A retry with the same key and body stores nothing twice and gets "
             "the same answer for 24 hours.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_-]+$"},
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
         }
     ],
     "requestBody": {
