@@ -82,7 +82,7 @@ locks: .venv/dev.stamp ## Pin the images' packages by hash (app/*/requirements-*
 
 WHEELS := strategic-cpu tactical-cpu
 .PHONY: wheels
-wheels: .venv/dev.stamp ## Download the wheels that the images are built from (WHEELS="tactical-cuda" for GPU nodes)
+wheels: .venv/base.stamp ## Download the wheels that the images are built from (WHEELS="tactical-cuda" for GPU nodes)
 	@for image in $(WHEELS); do \
 		echo "wheels of $$image"; \
 		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
