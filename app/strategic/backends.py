@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from app.strategic.agents import BARS, FEATURES, SIGNAL_WIDTH
 from app.strategic.kernels import add_bias_relu
 from app.strategic.model import ModelWeights, round_to_bfloat16
-from app.strategic.native import layers_of, products_bfloat16, products_float32
+from app.strategic.native import layers_of, products
 
 if TYPE_CHECKING:
     import openvino
@@ -84,17 +84,16 @@ class NativeBackend:
     """
 
     def __init__(self, weights: ModelWeights) -> None:
-        products = (weights.first_weight, weights.second_weight, weights.head_weight, weights.covariance_factor)
-        packed = all(np.array_equal(round_to_bfloat16(weight), weight) for weight in products)
+        large = (weights.first_weight, weights.second_weight, weights.head_weight, weights.covariance_factor)
+        packed = all(np.array_equal(round_to_bfloat16(weight), weight) for weight in large)
         self._layers = layers_of(weights, packed=packed)
-        self._products: Any = products_bfloat16 if packed else products_float32
         self._heads = np.empty((BLOCK, weights.head_weight.shape[1]), np.float32)
         self._roots = np.empty((BLOCK, weights.covariance_factor.shape[1]), np.float32)
 
     def products(self, windows: Float32, signals: Float32) -> tuple[Float32, Float32]:
         """See `Backend.products`."""
         heads, roots = self._heads[: len(windows)], self._roots[: len(windows)]
-        self._products(windows, signals, self._layers, heads, roots)
+        products(windows, signals, self._layers, heads, roots)
         return heads, roots
 
 

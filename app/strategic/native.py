@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 from app.strategic.agents import SIGNAL_WIDTH
@@ -114,41 +114,49 @@ def _affine_bfloat16(inputs: FloatArray, weight: Words, bias: FloatArray, out: F
             upper[j] += inputs[i] * _as_float(np.uint32(weight[i, j] & high))
 
 
-def _products(affine: Any) -> Any:  # noqa: ANN401 - a numba dispatcher
-    """Compile the four products over one of the two kinds of weights."""
-
-    @_fast
-    def products(
-        windows: FloatArray, signals: FloatArray, layers: Layers, heads: FloatArray, roots: FloatArray
-    ) -> None:
-        embedding = len(layers.second_bias)
-        rectified = len(layers.second) - 2 * SIGNAL_WIDTH
-        units = np.empty(len(layers.second), np.float32)
-        first = np.empty(len(layers.first_bias), np.float32)
-        features = np.empty(embedding + 3 * SIGNAL_WIDTH, np.float32)
-        bayesian = np.empty(len(layers.covariance_bias), np.float32)
-        zero = np.float32(0.0)
-        for n in range(windows.shape[0]):
-            affine(windows[n], layers.first, layers.first_bias, first)
-            for j in range(rectified):
-                units[j] = max(first[j], zero)
-            units[rectified:] = signals[n]
-            second = features[:embedding]
-            affine(units, layers.second, layers.second_bias, second)
-            for j in range(embedding):
-                second[j] = max(second[j], zero)
-                bayesian[j] = second[j]
-            features[embedding : embedding + SIGNAL_WIDTH] = units[rectified - SIGNAL_WIDTH : rectified]
-            features[embedding + SIGNAL_WIDTH :] = signals[n]
-            bayesian[embedding:] = first[rectified:]
-            affine(features, layers.heads, layers.heads_bias, heads[n])
-            affine(bayesian, layers.covariance, layers.covariance_bias, roots[n])
-
-    return products
+def _affine(inputs: FloatArray, weight: NDArray[Any], bias: FloatArray, out: FloatArray) -> None:
+    """One of the two products above, by the type of ``weight``; exists in compiled code only."""
+    raise NotImplementedError("compiled code only")
 
 
-products_float32 = _products(_affine_float32)
-products_bfloat16 = _products(_affine_bfloat16)
+@overload(_affine, strict=False)
+def _affine_by_type(inputs, weight, bias, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    """Tell the compiler which product is meant; it compares these arguments with those of the implementations."""
+
+    def packed(inputs, weight, bias, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        _affine_bfloat16(inputs, weight, bias, out)
+
+    def plain(inputs, weight, bias, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        _affine_float32(inputs, weight, bias, out)
+
+    return packed if weight.dtype == types.uint32 else plain
+
+
+@_fast
+def products(windows: FloatArray, signals: FloatArray, layers: Layers, heads: FloatArray, roots: FloatArray) -> None:
+    """Write the heads (N, 4 A + 21) and variance roots (N, H + K) of windows (N, 624) and signals (N, 32)."""
+    embedding = len(layers.second_bias)
+    rectified = len(layers.second) - 2 * SIGNAL_WIDTH
+    units = np.empty(len(layers.second), np.float32)
+    first = np.empty(len(layers.first_bias), np.float32)
+    features = np.empty(embedding + 3 * SIGNAL_WIDTH, np.float32)
+    bayesian = np.empty(len(layers.covariance_bias), np.float32)
+    zero = np.float32(0.0)
+    for n in range(windows.shape[0]):
+        _affine(windows[n], layers.first, layers.first_bias, first)
+        for j in range(rectified):
+            units[j] = max(first[j], zero)
+        units[rectified:] = signals[n]
+        second = features[:embedding]
+        _affine(units, layers.second, layers.second_bias, second)
+        for j in range(embedding):
+            second[j] = max(second[j], zero)
+            bayesian[j] = second[j]
+        features[embedding : embedding + SIGNAL_WIDTH] = units[rectified - SIGNAL_WIDTH : rectified]
+        features[embedding + SIGNAL_WIDTH :] = signals[n]
+        bayesian[embedding:] = first[rectified:]
+        _affine(features, layers.heads, layers.heads_bias, heads[n])
+        _affine(bayesian, layers.covariance, layers.covariance_bias, roots[n])
 
 
 def layers_of(weights: ModelWeights, *, packed: bool) -> Layers:
