@@ -89,6 +89,10 @@ wheels: .venv/base.stamp ## Download the wheels that the images are built from (
 			--dest build/wheels/$$image --requirement app/$${image%-*}/requirements-$${image##*-}.lock || exit 1; \
 	done
 
+.PHONY: compose
+compose: .venv/dev.stamp ## Render what compose.yaml mounts (docs/laptop.md)
+	@$(BIN)/python -m ops.laptop
+
 .PHONY: lint
 lint: .venv/dev.stamp ## Format, lint, types, import directions
 	@echo "== format and lint"; $(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
