@@ -1,7 +1,8 @@
 """What each workload gets on the nodes of its stack, and how far it may scale there (pure arithmetic).
 
 The document gives requests below limits (4 CPU / 16 Gi below 8 / 32 Gi, 2 / 8 below 4 / 16). A pod owns its cores only
-when both are equal, so the larger figure is taken for both; profile ``minimum`` has nodes for the smaller one only.
+when both are equal, so the larger figure is taken for both; profile ``minimum`` has nodes for the smaller one only
+(docs/decisions/2026-11-23-guaranteed-pods.md).
 """
 
 from __future__ import annotations

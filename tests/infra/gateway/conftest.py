@@ -32,7 +32,7 @@ class Recorder(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = json.dumps(
-            {"path": self.path, "headers": dict(self.headers), "server": self.server.server_port}
+            {"path": self.path, "headers": dict(self.headers), "server": self.connection.getsockname()[1]}
         ).encode()
         if self.path.endswith("/big"):
             body = b'{"filler":"' + b"x" * 20_000 + b'"}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from typing import Any
 
 from infra.preview.model import Capture
@@ -37,10 +37,10 @@ def test_every_namespace_starts_from_silence(estate: Capture) -> None:
 
 
 def test_no_pod_reaches_beyond_the_vpc(estate: Capture) -> None:
-    vpc = ip_network(str(estate.config["grandmodel:vpcCidr"]))
+    vpc = IPv4Network(str(estate.config["grandmodel:vpcCidr"]))
     for key, spec in policies(estate).items():
         for cidr, _, ports in addresses(spec.get("egress", []), "to"):
-            inside = ip_network(cidr).subnet_of(vpc)
+            inside = IPv4Network(cidr).subnet_of(vpc)
             pod_identity = cidr == "169.254.170.23/32" and ports == [80]
             assert inside or pod_identity, f"{key} may reach {cidr}"
 
@@ -70,7 +70,7 @@ def test_the_gateway_reaches_services_and_no_data_store(estate: Capture) -> None
 def test_an_address_inside_the_cluster_opens_no_door(estate: Capture) -> None:
     """Clients come by address; pods have addresses of the private subnets and must come by name."""
     private = [
-        ip_network(r.inputs["cidrBlock"])
+        IPv4Network(r.inputs["cidrBlock"])
         for r in estate.custom
         if r.type == "aws:ec2/subnet:Subnet" and "private" in r.name
     ]
@@ -78,18 +78,18 @@ def test_an_address_inside_the_cluster_opens_no_door(estate: Capture) -> None:
     for name in ("strategic", "tactical", "gateway"):
         for cidr, block, _ in addresses(policies(estate)["grandmodel", name]["ingress"], "from"):
             for subnet in private:
-                excluded = any(subnet == ip_network(gap) for gap in block.get("except", []))
-                assert excluded or not subnet.subnet_of(ip_network(cidr)), f"{name} admits {subnet} by {cidr}"
+                excluded = any(subnet == IPv4Network(gap) for gap in block.get("except", []))
+                assert excluded or not subnet.subnet_of(IPv4Network(cidr)), f"{name} admits {subnet} by {cidr}"
 
 
 def test_the_load_balancers_health_checks_come_in(estate: Capture) -> None:
     public = [
-        ip_network(r.inputs["cidrBlock"])
+        IPv4Network(r.inputs["cidrBlock"])
         for r in estate.custom
         if r.type == "aws:ec2/subnet:Subnet" and "public" in r.name
     ]
     for name in ("strategic", "tactical", "gateway"):
-        admitted = [ip_network(c) for c, _, _ in addresses(policies(estate)["grandmodel", name]["ingress"], "from")]
+        admitted = [IPv4Network(c) for c, _, _ in addresses(policies(estate)["grandmodel", name]["ingress"], "from")]
         for subnet in public:
             assert any(subnet.subnet_of(network) for network in admitted)
 
