@@ -274,7 +274,8 @@ def _start_service(
         "WORKERS": str(options.strategic_workers if strategic else 1),
         **options.environment,
     }
-    service = ServiceProcess(contract, f"https://localhost:{port}", directory / f"{contract.service}.log", environment)
+    url = f"{'https' if options.tls else 'http'}://localhost:{port}"
+    service = ServiceProcess(contract, url, directory / f"{contract.service}.log", environment)
     cleanup.callback(service.stop)
     service.start()
     return service
