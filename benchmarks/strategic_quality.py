@@ -67,7 +67,22 @@ def fit_hidden_markov_model() -> GaussianHMM:
     return best
 
 
-def evaluate_hidden_markov_model(model: GaussianHMM, *, seed: int, count: int) -> dict[str, float]:
+def label_hidden_markov_model() -> GaussianHMM:
+    """The same model with the labels' help: each state's law and the transitions are counted from the true regimes."""
+    markets = simulate_markets(series=24, length=1024, seed=HMM_SEED)
+    flat, regimes = _observations(markets).reshape(-1, 2), markets.regimes.ravel()
+    model = GaussianHMM(n_components=len(REGIMES), covariance_type="full")
+    model.startprob_ = np.bincount(regimes, minlength=len(REGIMES)) / len(regimes)
+    transitions = np.zeros((len(REGIMES), len(REGIMES)))
+    np.add.at(transitions, (markets.regimes[:, :-1].ravel(), markets.regimes[:, 1:].ravel()), 1.0)
+    model.transmat_ = transitions / transitions.sum(axis=1, keepdims=True)
+    model.means_ = np.stack([flat[regimes == regime].mean(axis=0) for regime in range(len(REGIMES))])
+    model.covars_ = np.stack([np.cov(flat[regimes == regime], rowvar=False) for regime in range(len(REGIMES))])
+    model.names = np.arange(len(REGIMES))
+    return model
+
+
+def evaluate_hidden_markov_model(model: GaussianHMM, name: str, *, seed: int, count: int) -> dict[str, float]:
     """Accuracy and macro-F1 of the state at each window's last bar, from that bar and those before it."""
     markets, ends = sample_windows(seed=seed, count=count)
     observations = _observations(markets).reshape(-1, 2)
@@ -77,20 +92,21 @@ def evaluate_hidden_markov_model(model: GaussianHMM, *, seed: int, count: int) -
     predicted = model.names[beliefs[LOOK_BACK :: LOOK_BACK + 1].argmax(axis=1)]
     truth = markets.regimes.ravel()[ends]
     return {
-        "hmm_regime_accuracy": float((predicted == truth).mean()),
-        "hmm_regime_macro_f1": macro_f1(predicted, truth, len(REGIMES)),
+        f"{name}_regime_accuracy": float((predicted == truth).mean()),
+        f"{name}_regime_macro_f1": macro_f1(predicted, truth, len(REGIMES)),
     }
 
 
 def examine(seeds: Sequence[int] = SEEDS, count: int = 10_000) -> list[dict[str, Any]]:
     """All quality figures of the shipped model, one dictionary a seed."""
     engine = Engine.load()
-    hmm = fit_hidden_markov_model()
+    peers = {"hmm": fit_hidden_markov_model(), "labelled_hmm": label_hidden_markov_model()}
     runs = []
     for seed in seeds:
         run: dict[str, Any] = {"seed": seed}
         run |= evaluate(engine, seed=seed, count=count)
-        run |= evaluate_hidden_markov_model(hmm, seed=seed, count=count)
+        for name, peer in peers.items():
+            run |= evaluate_hidden_markov_model(peer, name, seed=seed, count=count)
         run |= {f"auroc: {name}": value for name, value in unfamiliarity(engine, seed=seed, count=2_000).items()}
         run |= {f"basis points a bar: {name}": value for name, value in return_of_decisions(engine, seed=seed).items()}
         run["auroc: mean"] = float(np.mean([run[f"auroc: {name}"] for name in EXAMINATION]))

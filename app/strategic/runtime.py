@@ -176,7 +176,7 @@ def choose(model: StrategicModel, *, threads: int, precision: Precision) -> tupl
         if not error <= TOLERANCE:
             rejected[name] = f"misses the recorded answers by {error:.2g}"
             continue
-        speeds[name] = BLOCK / _seconds(lane, block, 7)
+        speeds[name] = BLOCK / _seconds(lane, block, 15)
         if best is None or speeds[name] > best[0]:
             best = (speeds[name], error, candidate)
     if best is None:
