@@ -38,7 +38,7 @@ def tasks(contract: ServiceContract) -> Sequence[Task]:
     database = contract.service
     return (
         # Hands a rotated password on to its role; the migration itself finds nothing to do.
-        Task("roles", f"{minute} * * * *", f"app.service.migrations --database {database}", 600),
+        Task("roles", "*/10 * * * *", f"app.service.migrations --database {database}", 600),
         Task("vacuum", f"{minute} 4 * * *", f"ops maintain vacuum --database {database}", 3 * 3600),
         Task("statistics", f"{minute} 5 * * *", f"ops maintain statistics --database {database}", 3600),
         Task("retention", f"{minute} 6 * * *", f"ops maintain retention --database {database}", 3 * 3600),

@@ -34,7 +34,7 @@ _DESCRIPTIONS: Final[Mapping[SecretName, str]] = {
     SecretName.SESSION_KEY: "Signs cursors and idempotency keys (SECRET_KEY); rotated",
     SecretName.MARKET_DATA_API_KEY: "Key of the market data vendor; put in place by an operator",
     SecretName.NOTIFICATION_WEBHOOK: "Address that on-call notifications go to; put in place by an operator",
-    SecretName.MONITORING_PASSWORD: "Of the database role that reads statistics; an hourly job hands it on; rotated",
+    SecretName.MONITORING_PASSWORD: "Of the database role that reads statistics; a job hands it on; rotated",
 }
 ROTATED: Final = (SecretName.JWT_SIGNING_KEY, SecretName.SESSION_KEY, SecretName.MONITORING_PASSWORD)
 """Random text that we may change ourselves. The others belong to vendors, who alone can issue new ones."""

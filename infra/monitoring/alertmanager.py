@@ -39,10 +39,6 @@ def configuration(topic_arn: Any, region: str) -> dict[str, Any]:  # noqa: ANN40
                 "target_matchers": [f'severity="{Severity.TICKET}"'],
                 "equal": ["job"],
             },
-            {
-                "source_matchers": ['alertname="DatabaseDown"'],
-                "target_matchers": ['alertname="DependencyDown"', 'dependency="database"'],
-            },
         ],
         "receivers": [
             {

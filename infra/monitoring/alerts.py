@@ -136,9 +136,10 @@ SERVICE_ALERTS: Final[Sequence[Alert]] = (
 DATA_ALERTS: Final[Sequence[Alert]] = (
     Alert(
         "DatabaseDown",
+        # The services page when they lose it (DependencyDown). The exporter alone may wait for a rotated password.
         "pg_up == 0",
-        "2m",
-        Severity.PAGE,
+        "15m",
+        Severity.TICKET,
         "PostgreSQL does not answer its exporter",
         "database-down",
     ),

@@ -109,7 +109,8 @@ def test_an_unknown_stack_names_the_known_ones() -> None:
 def test_every_required_setting_is_declared_in_the_project_file() -> None:
     declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))["config"]
     fields = {field.alias for name, field in Settings.model_fields.items() if name != "region"}
-    assert fields - set(declared) == {"cpuInstanceType", "gpuInstanceType"}
+    images = {f"{image}ImageDigest" for image in ("strategic", "tactical", "gateway")}
+    assert fields - set(declared) == {"cpuInstanceType", "gpuInstanceType", *images}
     assert set(declared) <= fields
 
 
