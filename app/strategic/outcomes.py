@@ -42,7 +42,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, answers: Float32, model_version: str) -> Self:
-        """Outcomes out of the engine's rows of 43 numbers (`kernels.ANSWER_COLUMNS`), not yet numbered."""
+        """Outcomes out of the engine's rows of 43 numbers (`answers.ANSWER_COLUMNS`), not yet numbered."""
         return cls(0, answers[:, :OUTCOME_WIDTH], answers[:, OUTCOME_WIDTH:], model_version)
 
     def __len__(self) -> int:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from app.service.problems import ProblemError
 from app.strategic import codec
+from app.strategic.answers import ANSWER_COLUMNS
 from app.strategic.codec import RECORD, decode_binary, decode_json, encode_binary, encode_columns, encode_json
-from app.strategic.kernels import ANSWER_COLUMNS
 from app.strategic.matrix_text import FLOAT32_MAX, read_matrix
 from app.strategic.outcomes import ALEATORIC, CONFIDENCE, EPISTEMIC, PROBABILITIES, REGIME_PROBABILITIES, Outcomes
 
