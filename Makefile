@@ -27,6 +27,8 @@ COMPILE := -m compileall -q -j 2
 	@echo "setup: packages of the services (torch included: some minutes the first time)"
 	@$(INSTALL) "torch==2.13.0"
 	@$(INSTALL) -e ".[service,learner,engine,local,ops,plots]"
+	@echo "setup: compiling the engine for this processor"
+	@$(BIN)/python -c "from app.strategic.engine import Engine; Engine.load()"
 	@touch $@
 
 .venv/dev.stamp: .venv/base.stamp pyproject.toml
@@ -88,6 +90,11 @@ wheels: .venv/base.stamp ## Download the wheels that the images are built from (
 		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
 			--dest build/wheels/$$image --requirement app/$${image%-*}/requirements-$${image##*-}.lock || exit 1; \
 	done
+
+.PHONY: authorities
+authorities: ## Download the certificate authorities of RDS, which the images trust
+	@mkdir -p build/authorities
+	@curl --fail --silent --show-error --output build/authorities/global-bundle.pem https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
 
 .PHONY: compose
 compose: .venv/dev.stamp ## Render what compose.yaml mounts (docs/laptop.md)

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.contract import Service
 from ops.errors import OpsError
+from ops.owner import assume_owner
 from ops.storage import Storage
 
 KEPT_WEEKS: Final = 4
@@ -74,9 +75,11 @@ def back_up(url: str, service: Service, storage: Storage) -> Manifest:
     at = datetime.now(UTC)
     name = f"{service}/{at:%Y%m%dT%H%M%SZ}"
     with tempfile.TemporaryDirectory() as directory, _snapshot(url) as (connection, snapshot):
+        owner = assume_owner(connection, service)
         tables = _contents(connection)
         dump = Path(directory) / "dump"
-        _run("pg_dump", url, ["--format=custom", f"--snapshot={snapshot}", f"--file={dump}"])
+        role = [f"--role={owner}"] if owner else []
+        _run("pg_dump", url, ["--format=custom", f"--snapshot={snapshot}", f"--file={dump}", *role])
         manifest = Manifest(
             name=name,
             service=service,

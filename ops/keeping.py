@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.contract import Service
+from app.contract import Env, Service
 from ops.console import (
     OUT,
     Directory,
@@ -90,6 +90,7 @@ def restore(
 
 
 def _database_url(directory: Path, service: Service) -> str:
-    """The service's database: from its own variable, or the local system's."""
+    """The service's database: from its own variable or ``DATABASE_URL``, or else the local system's."""
     variable = f"{service.upper()}_DATABASE_URL"
-    return os.environ.get(variable) or find_target(directory).database(service)
+    given = os.environ.get(variable) or os.environ.get(Env.DATABASE_URL)
+    return given or find_target(directory).database(service)

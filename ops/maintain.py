@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.contract import Service
 from ops.errors import OpsError
+from ops.owner import assume_owner
 
 
 class MaintenanceReport(BaseModel):
@@ -48,6 +49,7 @@ def maintain(url: str, service: Service, tasks: Tasks, *, dry_run: bool) -> Main
     """
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            assume_owner(connection, service)
             if dry_run:
                 return _plan(connection, service, tasks)
             return _work(connection, service, tasks)

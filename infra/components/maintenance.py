@@ -16,7 +16,6 @@ from infra.components.namespaces import Namespace
 from infra.components.nodes import ROLE_LABEL
 from infra.components.pods import TMP, ContainerSpec, FileMount, PodSpec, labels_of, pod_template, selector_of
 from infra.components.service_account import SECRETS_DIRECTORY, ServiceAccount
-from infra.components.storage import BACKUP_WEEKS
 
 _RESOURCES: Final = Amount(500, 2048)
 _DUMP_SPACE: Final = "50Gi"
@@ -39,10 +38,12 @@ def tasks(contract: ServiceContract) -> Sequence[Task]:
     return (
         # Hands a rotated password on to its role; the migration itself finds nothing to do.
         Task("roles", "*/10 * * * *", f"app.service.migrations --database {database}", 600),
-        Task("vacuum", f"{minute} 4 * * *", f"ops maintain vacuum --database {database}", 3 * 3600),
-        Task("statistics", f"{minute} 5 * * *", f"ops maintain statistics --database {database}", 3600),
-        Task("retention", f"{minute} 6 * * *", f"ops maintain retention --database {database}", 3 * 3600),
-        Task("backup", f"{minute} 2 * * 0", f"ops backup --database {database} --keep {BACKUP_WEEKS}", 6 * 3600),
+        # VACUUM (ANALYZE): space and statistics in one pass.
+        Task("vacuum", f"{minute} 4 * * *", f"ops maintain {database} --no-retention", 3 * 3600),
+        Task("retention", f"{minute} 6 * * *", f"ops maintain {database} --no-vacuum", 3 * 3600),
+        Task(
+            "backup", f"{minute} 2 * * 0", f'ops backup {database} --to "s3://${Env.BACKUP_S3_BUCKET}/dumps"', 6 * 3600
+        ),
     )
 
 
@@ -96,9 +97,8 @@ class Maintenance(pulumi.ComponentResource):
 
 
 def task_pod(task: Task, args: MaintenanceArgs) -> PodSpec:
-    """The pod of one run; ``ops`` asks nobody where nobody is (``--yes``), and all report for machines (``--json``)."""
-    yes = " --yes" if task.command.startswith("ops ") else ""
-    command = f'PGPASSWORD="$(cat "$SECRETS_DIR/{MASTER_PASSWORD_FILE}")" exec python -m {task.command}{yes} --json'
+    """The pod of one run; it reports for machines (``--json``)."""
+    command = f'PGPASSWORD="$(cat "$SECRETS_DIR/{MASTER_PASSWORD_FILE}")" exec python -m {task.command} --json'
     return PodSpec(
         container=ContainerSpec(
             name=task.label,

@@ -164,7 +164,9 @@ def test_every_job_ends_by_itself() -> None:
 
 def test_the_workflows_call_only_targets_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    calls = [re.findall(r"make ((?:[a-z.][\w./-]* ?)+)", step.get("run", "")) for _, _, job in jobs() for step in steps(job)]
+    calls = [
+        re.findall(r"make ((?:[a-z.][\w./-]* ?)+)", step.get("run", "")) for _, _, job in jobs() for step in steps(job)
+    ]
     targets = {target for call in itertools.chain.from_iterable(calls) for target in call.split()}
     assert targets
     assert {target for target in targets if f"{target}:" not in makefile} == set()

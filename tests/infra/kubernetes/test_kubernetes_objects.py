@@ -241,9 +241,7 @@ def test_without_gpu_nodes_the_tactical_pods_run_on_cpus(staging: Capture, vary:
 def test_jobs_by_the_calendar_never_overlap_and_clean_up(estate: Capture) -> None:
     jobs = of_kind(estate, "CronJob")
     for database in ("strategic", "tactical"):
-        assert {f"{database}-maintenance-{task}" for task in ("vacuum", "statistics", "retention", "backup")} <= set(
-            jobs
-        )
+        assert {f"{database}-maintenance-{task}" for task in ("vacuum", "retention", "backup")} <= set(jobs)
     for name, job in jobs.items():
         spec = job["spec"]
         assert spec["concurrencyPolicy"] == "Forbid", name
@@ -252,4 +250,4 @@ def test_jobs_by_the_calendar_never_overlap_and_clean_up(estate: Capture) -> Non
     weekly = jobs["strategic-maintenance-backup"]["spec"]
     assert weekly["schedule"].split()[-1] == "0"
     [container] = weekly["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    assert "python -m ops backup --database strategic --keep 4" in container["args"][0]
+    assert "python -m ops backup strategic --to" in container["args"][0]
