@@ -33,8 +33,9 @@ IMAGES: Final[tuple[tuple[Service, Variant], ...]] = (
     (Service.TACTICAL, "cuda"),
 )
 
-_PIP: Final = "pip==26.1"
-"""Installs the others inside the build, and stays out of the image."""
+_TOOLS: Final = ("pip==26.1", "async-timeout==5.0.1")
+"""pip installs the others inside the build, and stays out of the image; redis needs async-timeout before Python 3.11.3,
+which a base image may carry (Debian 12 has 3.11.2)."""
 
 
 def lock_file(service: Service, variant: Variant, root: Path = Path()) -> Path:
@@ -49,7 +50,7 @@ def resolve(service: Service, variant: Variant) -> str:
         subprocess.CalledProcessError: when pip finds no set of packages.
     """
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
-    command += ["-c", "constraints.txt", _PIP, f".[{EXTRAS[service]}]"]
+    command += ["-c", "constraints.txt", *_TOOLS, f".[{EXTRAS[service]}]"]
     environment = {key: value for key, value in os.environ.items() if variant == "cpu" or not key.startswith("PIP_")}
     if variant == "cuda":
         environment["PIP_CONFIG_FILE"] = os.devnull
