@@ -27,7 +27,7 @@ Docker = Callable[..., str]
 
 ROOT = Path(__file__).resolve().parents[2]
 CANARY = "canary-" + secrets.token_hex(16)
-SIZE_LIMIT_MIB = {Service.STRATEGIC: 900, Service.TACTICAL: 1500}
+SIZE_LIMIT_MIB = {Service.STRATEGIC: 1200, Service.TACTICAL: 1700}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def test_an_image_says_what_it_is_and_how_it_feels(image: Built, docker: Docker)
     docker(*entry, "-c", program)
 
 
-def test_an_image_stays_slim(image: Built) -> None:
+def test_an_image_does_not_grow_unnoticed(image: Built) -> None:
     assert image.size_mib < SIZE_LIMIT_MIB[image.contract.service]
 
 
