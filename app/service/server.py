@@ -92,6 +92,8 @@ def serve(factory: str, settings: ServiceSettings, *, port: int) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        # The load balancer keeps clients' addresses; nobody's forwarded header is trusted, so nothing reads one.
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.request_timeout)),
         timeout_worker_healthcheck=30,
