@@ -140,7 +140,8 @@ def test_strangers_inside_read_no_metrics(run: Run) -> None:
 
 
 def test_a_burst_beyond_twenty_is_told_to_slow_down(run: Run, serve: Serve) -> None:
-    limited = run(upstreams=strategic(address(serve())))
+    # One a second instead of ten (the default is asserted below), so that a busy machine is fast enough for a burst.
+    limited = run(upstreams=strategic(address(serve())), rate=1)
     with limited.client() as client:
         began = time.monotonic()
         answers = [client.get("/api/strategic/decisions") for _ in range(80)]
@@ -148,7 +149,7 @@ def test_a_burst_beyond_twenty_is_told_to_slow_down(run: Run, serve: Serve) -> N
     statuses = [answer.status_code for answer in answers]
     assert statuses[:21] == [200] * 21
     refused = [answer for answer in answers if answer.status_code == 429]
-    assert len(refused) >= len(answers) - (21 + 10 * seconds + 1)
+    assert len(refused) >= len(answers) - (21 + seconds + 1)
     assert refused, f"80 requests took {seconds:.1f} s: too slow to be a burst"
     assert refused[0].headers["Content-Type"] == "application/problem+json"
     for answer in refused:
