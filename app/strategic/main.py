@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import structlog
 from starlette.types import ASGIApp
 
+from app import __version__
 from app.contract import STRATEGIC
 from app.service.application import Application, ServiceDefinition, build
 from app.service.logs import configure_logging
@@ -59,7 +60,7 @@ def create_application(settings: StrategicSettings, runtime: Runtime | None = No
     definition = ServiceDefinition(
         contract=STRATEGIC,
         title="GrandModel strategic",
-        version="0.1.0",
+        version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         routers=[router(settings.search_probes)],

@@ -5,15 +5,16 @@ Requests that arrive together are one pass through the policy and one commit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.contract import TACTICAL
 from app.service.application import body_problem
@@ -31,13 +32,23 @@ from app.tactical.store import Decision, insert_decisions
 MAXIMUM_BATCH: Final = 128
 MAXIMUM_WAITING: Final = 2048
 BODY_LIMIT: Final = 64 * 1024
+_DATE_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 AGENT_NAMES: Final = tuple(agent.name.lower() for agent in Agent)
+
+
+def _is_date_time(value: object) -> object:
+    """A text, as the schema promises: pydantic alone would take 0, or "0", as 1970."""
+    if value is not None and not (isinstance(value, str) and _DATE_TIME.match(value)):
+        raise ValueError("must be an RFC 3339 date-time")
+    return value
 
 
 class ActData(Request):
     """What the agents see."""
 
-    timestamp: datetime | None = Field(default=None, description="When the last bar closed; now if absent.")
+    timestamp: Annotated[datetime | None, BeforeValidator(_is_date_time)] = Field(
+        default=None, description="When the last bar closed; now if absent."
+    )
     data: Window
 
 

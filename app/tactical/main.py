@@ -6,10 +6,10 @@ import argparse
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
-from importlib.metadata import version
 
 from starlette.types import ASGIApp
 
+from app import __version__
 from app.contract import TACTICAL
 from app.service.application import Application, ServiceDefinition, build
 from app.service.logs import configure_logging
@@ -45,7 +45,7 @@ def build_tactical(settings: TacticalSettings) -> Application:
         ServiceDefinition(
             contract=TACTICAL,
             title="GrandModel tactical service",
-            version=version("grandmodel"),
+            version=__version__,
             description=DESCRIPTION,
             lifespan=lifespan,
             routers=[api.router],
