@@ -12,6 +12,7 @@ violation: it is counted as undecided, and the resolved mode decides it where it
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ _REPORT: Final = "estate-report"
 """The policy in which our own pack tells how often each outcome occurred, which the protocol has no word for."""
 _CANNOT_RUN: Final = "can't run policy"
 _CALL_SECONDS: Final = 120
+_ASKED_AT_ONCE: Final = 16
 _MESSAGE_LIMIT: Final = 64 * 2**20
 
 
@@ -179,6 +181,7 @@ class PolicyClient:
         registrations = {registration.urn: registration for registration in run.registrations}
         remediates = any(policy.enforcementLevel == analyzer_pb2.REMEDIATE for policy in self._info.policies)
         tally = _Tally(run, self._info)
+        asked: deque[tuple[Any, str]] = deque()
         for registration in run.registrations:
             if registration.request.type == STACK_TYPE or registration.read:
                 continue
@@ -187,7 +190,13 @@ class PolicyClient:
                 for remediation in self._stub.Remediate(request, timeout=_CALL_SECONDS).remediations:
                     if remediation.HasField("properties"):
                         request.properties.CopyFrom(remediation.properties)
-            tally.add(self._stub.Analyze(request, timeout=_CALL_SECONDS), registration.urn)
+            # The pack judges one resource while the next one's question is made.
+            asked.append((self._stub.Analyze.future(request, timeout=_CALL_SECONDS), registration.urn))
+            if len(asked) > _ASKED_AT_ONCE:
+                answer, urn = asked.popleft()
+                tally.add(answer.result(), urn)
+        for answer, urn in asked:
+            tally.add(answer.result(), urn)
         stack = analyzer_pb2.AnalyzeStackRequest(
             resources=[_stack_resource(r, registrations) for r in run.registrations if not r.read]
         )

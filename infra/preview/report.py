@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -99,13 +98,12 @@ def produce(configuration: Configuration, process: PolicyProcess | None, baselin
         if process is None:
             judgement = None
         else:
-            # The pack judges the first run in its own process while the program runs again.
-            with ThreadPoolExecutor(1) as pool:
-                client = PolicyClient(process)
-                pending = pool.submit(client.judge, first)
-                second = run(configuration, resolved=True)
-                judgement = client.conclude([pending.result(), client.judge(second)])
-                client.close()
+            # One after the other: a thread that judges while the program runs again takes its interpreter from it
+            # (0.8 s more for the production stack on two cores).
+            client = PolicyClient(process)
+            opinions = [client.judge(first), client.judge(run(configuration, resolved=True))]
+            judgement = client.conclude(opinions)
+            client.close()
     except pulumi.RunError as error:
         raise WrongInput(*str(error).splitlines()) from None
     return Report(first, judgement, compare(before, first.capture) if before is not None else None)
