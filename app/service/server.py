@@ -106,6 +106,9 @@ def serve(factory: str, settings: ServiceSettings, *, port: int) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="metrics-") as directory:
         os.environ[MULTIPROCESS_VARIABLE] = directory
+        # libuv otherwise accepts all that waits, and one worker gets most connections (24,500 against 34,800 samples/s
+        # over 8 connections and 2 workers).
+        os.environ.setdefault("UV_TCP_SINGLE_ACCEPT", "1")
         Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
