@@ -11,7 +11,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
-from app.contract import SERVICES, Service
+from app.contract import NAMESPACE, SERVICES, Service
 from ops.errors import OpsError
 
 REPLICAS_ANNOTATION: Final = "grandmodel/replicas-before-shutdown"
@@ -40,7 +40,7 @@ class Workload:
 class Cluster:
     """A cluster, by a context of the kubeconfig.
 
-    Namespaces and Deployments carry their service's name.
+    Deployments carry their service's name, in the namespace of the contract.
     """
 
     def __init__(self, context: str | None) -> None:
@@ -57,7 +57,7 @@ class Cluster:
 
     def workload(self, service: Service) -> Workload:
         """A service's Deployment."""
-        deployment = self._call(f"read {service}", self._apps.read_namespaced_deployment, service, service)
+        deployment = self._call(f"read {service}", self._apps.read_namespaced_deployment, service, NAMESPACE)
         return Workload(
             service=service,
             namespace=deployment.metadata.namespace,
@@ -72,7 +72,7 @@ class Cluster:
         sets = self._call(
             f"list the revisions of {service}",
             self._apps.list_namespaced_replica_set,
-            service,
+            NAMESPACE,
             label_selector=selector,
         )
         revisions = {
@@ -97,7 +97,7 @@ class Cluster:
 
     def scale_back(self, service: Service) -> int:
         """Start a Deployment with the replicas that were noted on it, or one; its autoscaler takes over from there."""
-        deployment = self._call(f"read {service}", self._apps.read_namespaced_deployment, service, service)
+        deployment = self._call(f"read {service}", self._apps.read_namespaced_deployment, service, NAMESPACE)
         noted = (deployment.metadata.annotations or {}).get(REPLICAS_ANNOTATION, "1")
         self._patch(
             service, {"metadata": {"annotations": {REPLICAS_ANNOTATION: None}}, "spec": {"replicas": int(noted)}}
@@ -122,7 +122,7 @@ class Cluster:
             time.sleep(pause)
 
     def _patch(self, service: Service, body: dict[str, Any]) -> None:
-        self._call(f"change {service}", self._apps.patch_namespaced_deployment, service, service, body)
+        self._call(f"change {service}", self._apps.patch_namespaced_deployment, service, NAMESPACE, body)
 
     @staticmethod
     def _call(what: str, method: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 -- generated client

@@ -48,7 +48,7 @@ def in_cluster(cluster: Cluster, action: Action, reason: str, *, dry_run: bool) 
     for service in all_services():
         if action == "shutdown":
             cluster.scale_to_zero(service)
-        else:
+        elif not cluster.workload(service).replicas:
             cluster.scale_back(service)
             cluster.wait_ready(service)
     return _told(action, reason, steps)

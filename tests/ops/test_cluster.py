@@ -14,11 +14,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from app.contract import NAMESPACE
+from infra.preview.capture import capture
 from ops.cli import app
+from ops.cluster import all_services
 
 runner = CliRunner()
-DEPLOYMENT = re.compile(r"^/apis/apps/v1/namespaces/(\w+)/deployments/(\w+)$")
-REPLICA_SETS = re.compile(r"^/apis/apps/v1/namespaces/(\w+)/replicasets$")
+DEPLOYMENT = re.compile(r"^/apis/apps/v1/namespaces/grandmodel/deployments/(\w+)$")
+REPLICA_SETS = re.compile(r"^/apis/apps/v1/namespaces/grandmodel/replicasets$")
 
 
 def image(digest: str) -> str:
@@ -48,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.forbidden:
             self._answer(403, {"kind": "Status", "message": "forbidden"})
         elif match := DEPLOYMENT.match(self.path.split("?")[0]):
-            self._answer(200, self._deployment(match[2]))
+            self._answer(200, self._deployment(match[1]))
         elif REPLICA_SETS.match(self.path.split("?")[0]):
             self._answer(200, {"items": [self._replica_set(1, image("a")), self._replica_set(2, self.server.image)]})
         else:
@@ -58,18 +61,18 @@ class _Handler(BaseHTTPRequestHandler):
         match = DEPLOYMENT.match(self.path.split("?")[0])
         assert match
         patch = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.patches.append((match[2], patch))
-        self.server.replicas[match[2]] = patch.get("spec", {}).get("replicas", self.server.replicas[match[2]])
-        self.server.annotations[match[2]].update(patch.get("metadata", {}).get("annotations", {}))
+        self.server.patches.append((match[1], patch))
+        self.server.replicas[match[1]] = patch.get("spec", {}).get("replicas", self.server.replicas[match[1]])
+        self.server.annotations[match[1]].update(patch.get("metadata", {}).get("annotations", {}))
         for container in patch.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
             self.server.image = container["image"]
-        self._answer(200, self._deployment(match[2]))
+        self._answer(200, self._deployment(match[1]))
 
     def _deployment(self, name: str) -> dict[str, Any]:
         annotations = {key: value for key, value in self.server.annotations[name].items() if value is not None}
         replicas = self.server.replicas[name]
         return {
-            "metadata": {"name": name, "namespace": name, "annotations": annotations},
+            "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
             "spec": {"replicas": replicas, "selector": {}, "template": template(self.server.image)},
             "status": {"readyReplicas": replicas},
         }
@@ -123,6 +126,13 @@ def test_an_emergency_scales_to_zero_and_back_to_what_was(cluster: ApiServer) ->
     assert cluster.replicas == {"strategic": 3, "tactical": 2}
 
 
+def test_recovering_what_runs_already_leaves_its_replicas_alone(cluster: ApiServer) -> None:
+    recover = ["emergency", "recover", "--reason", "mistake", "--context", "production", "--yes"]
+    assert runner.invoke(app, recover).exit_code == 0
+    assert cluster.replicas == {"strategic": 3, "tactical": 2}
+    assert cluster.patches == []
+
+
 def test_a_workload_goes_back_to_the_image_before(cluster: ApiServer) -> None:
     arguments = ["rollback", "strategic", "--context", "production"]
     planned = runner.invoke(app, [*arguments, "--dry-run"])
@@ -149,3 +159,13 @@ def test_a_wrong_context_is_refused(cluster: ApiServer) -> None:
     assert result.exit_code == 2
     assert "elsewhere" in result.stderr
     assert cluster.patches == []
+
+
+def test_the_commands_look_where_the_estate_deploys() -> None:
+    estate = capture("production", resolved=True)
+    deployed = [resource.inputs for resource in estate.of_type("kubernetes:apps/v1:Deployment")]
+    for service in all_services():
+        (found,) = [inputs for inputs in deployed if inputs["metadata"].get("name") == service]
+        assert found["metadata"]["namespace"] == NAMESPACE
+        assert found["spec"]["template"]["spec"]["containers"][0]["name"] == service
+        assert found["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == service
