@@ -17,11 +17,13 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import contract
 from app.service import openapi, probes
-from app.service.edge import Edge, HotRoute
+from app.service.edge import Edge
+from app.service.hot_lane import HotLane
+from app.service.hot_route import HotRoute
 from app.service.permissions import Permission, Principal
 from app.service.problems import FieldError, ProblemError, json_pointer, problem_answer, unprocessable
 from app.service.runtime import Runtime, create_runtime
@@ -58,10 +60,16 @@ class Application:
     """A built service."""
 
     asgi: ASGIApp
-    """What the server runs."""
+    """What answers."""
+    hot_lane: HotLane
+    """What begins ordinary requests to hot routes, for a server that offers them (`http_protocol`)."""
     fastapi: FastAPI
     """Behind the edge; its ``openapi()`` describes everything, hot routes included."""
     runtime: Runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as an ASGI application."""
+        await self.asgi(scope, receive, send)
 
 
 def build(definition: ServiceDefinition, settings: ServiceSettings, runtime: Runtime | None = None) -> Application:
@@ -87,7 +95,7 @@ def build(definition: ServiceDefinition, settings: ServiceSettings, runtime: Run
         {contract.HEALTH_PATH, contract.READY_PATH, contract.METRICS_PATH, f"{prefix}/health", *DOCUMENT_PATHS}
     )
     openapi.describe(app, definition.hot_routes, public)
-    asgi: ASGIApp = Edge(
+    edge = Edge(
         app,
         parts,
         hot_routes=definition.hot_routes,
@@ -95,15 +103,16 @@ def build(definition: ServiceDefinition, settings: ServiceSettings, runtime: Run
         body_limits=definition.body_limits,
         unhurried_paths=definition.unhurried,
     )
+    asgi: ASGIApp = edge
     if settings.cors_origins:
         asgi = CORSMiddleware(
-            asgi,
+            edge,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    return Application(asgi, app, parts)
+    return Application(asgi, edge.hot_lane, app, parts)
 
 
 def principal_of(request: Request) -> Principal:

@@ -24,7 +24,7 @@ from psycopg.types.json import Jsonb
 
 from app.service.database import Connection
 
-FLUSH_SECONDS: Final = 0.2
+FLUSH_SECONDS: Final = 0.05  # few lines at a time: writing a fifth of a second of them held up requests for 4 ms
 MAXIMUM_BACKLOG: Final = 100_000
 
 
@@ -108,8 +108,9 @@ class AuditLog:
     async def _keep_writing(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(self.flush)
+            if self._pending:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(self.flush)
 
 
 async def record_change(

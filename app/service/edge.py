@@ -9,77 +9,29 @@ by the document that it brings.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from app.service import metrics
-from app.service.audit import Access
 from app.service.body import BodyBudget, ClientDisconnectedError, Message, Receive, Scope, Send, read_body
-from app.service.permissions import Permission, Principal
+from app.service.hot_lane import HotLane
+from app.service.hot_route import HotRequest, HotRoute
+from app.service.journal import ANONYMOUS, Journal, RequestIds
+from app.service.permissions import Principal
 from app.service.problems import Answer, ProblemError, problem_answer, unavailable
 from app.service.runtime import Runtime
-from app.service.settings import RateLimitUnit
 
-ANONYMOUS: Final = "-"
 UNMATCHED: Final = "unmatched"
 """Route of requests that no route was found for, in the metrics."""
 JSON: Final = "application/json"
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class HotRequest:
-    """What a hot route is called with."""
-
-    headers: Mapping[bytes, bytes]
-    """By lower-case name; of a repeated header the last."""
-    body: bytes
-    principal: Principal
-    request_id: str
-    query: bytes
-    _runtime: Runtime
-
-    async def charge(self, samples: int) -> None:
-        """Count ``samples`` against the client's minute, where the settings count samples; one is already counted.
-
-        Raises:
-            ProblemError: 429, the minute is used up.
-        """
-        if samples > 1 and self._runtime.settings.rate_limit_unit is RateLimitUnit.SAMPLES:
-            limiter = self._runtime.limiter
-            if not limiter.try_admit(self.principal.subject, samples - 1):
-                await limiter.admit(self.principal.subject, samples - 1)
-
-
-HotHandler = Callable[[HotRequest], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class HotRoute:
-    """A route served ahead of FastAPI's router."""
-
-    method: str
-    path: str
-    permission: Permission
-    handler: HotHandler
-    openapi: Mapping[str, Any] = field(hash=False)
-    """OpenAPI operation object, with ``requestBody`` and ``responses``; schemas inline or in ``schemas``."""
-    schemas: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Schemas that the operation refers to, to be added to ``components``."""
-    body_limit: int | None = None
-    """Bytes; the service's limit if None."""
 
 
 class _Exchange:
@@ -148,10 +100,11 @@ class Edge:
             **{route.path: route.body_limit for route in hot_routes if route.body_limit is not None},
         }
         self._unhurried = unhurried_paths
-        self._metrics = metrics.RouteMetrics()
         self._budget = BodyBudget(runtime.settings.body_memory)
-        self._id_prefix = os.urandom(6).hex()
-        self._id_count = 0
+        self._request_ids = RequestIds()
+        self._journal = Journal(runtime.audit)
+        self.hot_lane = HotLane(runtime, hot_routes, self._journal, self._request_ids)
+        """For servers that can begin a request without a task; whoever knows only ASGI needs it not."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope of the server."""
@@ -159,7 +112,7 @@ class Edge:
             await self._inner(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = self._request_id(headers)
+        request_id = self._request_ids.of(headers)
         exchange = _Exchange(send, request_id, ((b"x-request-id", request_id.encode()),))
         self._runtime.in_flight += 1
         route = UNMATCHED
@@ -291,34 +244,19 @@ class Edge:
     def _finish(self, scope: Scope, exchange: _Exchange, route: str) -> None:
         seconds = time.perf_counter() - exchange.started_at
         method: str = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        self._metrics.observe(method, route, exchange.status, seconds)
-        if exchange.status in {401, 403}:
-            metrics.AUTHENTICATION_FAILURES.labels(str(exchange.status)).inc()
-        elif exchange.status == 429:
-            metrics.RATE_LIMITED.inc()
+        self._journal.count(method, route, exchange.status, seconds)
         if route in self._public and exchange.status < 400:
             return  # probes and scrapes every few seconds would drown the audit log
         client = scope["client"]
-        subject = exchange.principal.subject if exchange.principal is not None else ANONYMOUS
-        self._runtime.audit.record(
-            Access(
-                time.time(),
-                exchange.request_id,
-                subject,
-                client[0] if client else ANONYMOUS,
-                method,
-                scope["path"],
-                exchange.status,
-                seconds,
-            )
+        self._journal.record(
+            method=method,
+            path=scope["path"],
+            status=exchange.status,
+            seconds=seconds,
+            request_id=exchange.request_id,
+            subject=exchange.principal.subject if exchange.principal is not None else ANONYMOUS,
+            client=client[0] if client else ANONYMOUS,
         )
-
-    def _request_id(self, headers: dict[bytes, bytes]) -> str:
-        given = headers.get(b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            return given.decode()
-        self._id_count += 1
-        return f"{self._id_prefix}{self._id_count:08x}"
 
     def _route_name(self, scope: Scope) -> str:
         """The path's template, so that the number of series stays bounded."""

@@ -7,6 +7,8 @@ With several worker processes the values live in files that all share (``PROMETH
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -23,6 +25,25 @@ from prometheus_client import (
 
 from app import contract
 
+
+class BatchHistogram(Histogram):
+    """A histogram that takes many values at once: a call for each costs a busy service 3 us a request."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count every one of ``values``."""
+        self._raise_if_not_observable()  # type: ignore[no-untyped-call]
+        self._sum.inc(sum(values))
+        if len(values) == 1:
+            self._buckets[bisect_left(self._upper_bounds, values[0])].inc(1)
+            return
+        counts: dict[int, int] = {}
+        for value in values:
+            place = bisect_left(self._upper_bounds, value)
+            counts[place] = counts.get(place, 0) + 1
+        for place, count in counts.items():
+            self._buckets[place].inc(count)
+
+
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 LATENCY_BUCKETS: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -32,7 +53,7 @@ LATENCY_BUCKETS: Final = (
 HTTP_REQUESTS: Final = Counter(
     contract.METRIC_HTTP_REQUESTS, "Requests answered, by route and status.", ("method", "route", "status")
 )
-HTTP_DURATION: Final = Histogram(
+HTTP_DURATION: Final = BatchHistogram(
     contract.METRIC_HTTP_DURATION,
     "Seconds from the request's first byte to its answer's last, by route.",
     ("method", "route"),
@@ -72,26 +93,26 @@ class RouteMetrics:
     """Children of the request series, looked up once for each route and status."""
 
     def __init__(self) -> None:
-        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._durations: dict[tuple[str, str], BatchHistogram] = {}
         self._counts: dict[tuple[str, str, int], Counter] = {}
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request.
+    def observe(self, method: str, route: str, status: int, seconds: Sequence[float]) -> None:
+        """Count answered requests of one kind.
 
         Args:
-            method: of the request; anything unusual counts as ``OTHER``.
+            method: of the requests; anything unusual counts as ``OTHER``.
             route: the path's template, never the path itself.
-            status: of the answer.
-            seconds: the request took.
+            status: of the answers.
+            seconds: that each request took.
         """
         count = self._counts.get((method, route, status))
         if count is None:
             count = self._counts[method, route, status] = HTTP_REQUESTS.labels(method, route, str(status))
-        count.inc()
+        count.inc(len(seconds))
         duration = self._durations.get((method, route))
         if duration is None:
             duration = self._durations[method, route] = HTTP_DURATION.labels(method, route)
-        duration.observe(seconds)
+        duration.observe_all(seconds)
 
 
 def render_metrics() -> tuple[bytes, str]:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import compile_path
 
-from app.service.edge import HotRoute
+from app.service.hot_route import HotRoute
 from app.service.problems import PROBLEM_JSON, ProblemDocument
 
 REFUSALS: Final[Mapping[int, str]] = {

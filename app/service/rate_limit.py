@@ -70,6 +70,10 @@ class RateLimiter:
             self._start_lease(client, bucket, self._share)
         return True
 
+    def give_back(self, client: str, cost: int = 1) -> None:
+        """Undo a ``try_admit`` of the same turn of the event loop: what it paid for was not done."""
+        self._buckets[client].tokens += cost
+
     async def admit(self, client: str, cost: int = 1) -> None:
         """Pay for ``cost`` units.
 

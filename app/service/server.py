@@ -19,6 +19,7 @@ import structlog
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from app.service.http_protocol import LaneProtocol
 from app.service.metrics import MULTIPROCESS_VARIABLE
 from app.service.settings import ServiceSettings
 from app.service.tls import reloading_context
@@ -85,7 +86,7 @@ def serve(factory: str, settings: ServiceSettings, *, port: int) -> None:
         port=port if settings.port is None else settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=LaneProtocol,
         ws="none",
         lifespan="on",
         backlog=BACKLOG,

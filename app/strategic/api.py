@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.contract import STRATEGIC
 from app.service.application import require
-from app.service.edge import HotRequest, HotRoute
+from app.service.hot_route import HotRequest, HotRoute, Reply
 from app.service.permissions import Permission
 from app.service.problems import Answer, FieldError, ProblemError, unprocessable
 from app.service.runtime import Runtime
@@ -25,6 +25,7 @@ PROCESS_PATH: Final = f"{STRATEGIC.api_prefix}/process"
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 MAXIMUM_KEY: Final = 255
+_TAKE_JSON: Final = (None, b"*/*", JSON)
 _DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
@@ -40,18 +41,60 @@ class ProcessRoute:
         if self.batcher is None:
             raise ProblemError(503, "unavailable", "The service is starting.", retry_after=1.0)
         wants_binary = _wants_binary(request.headers.get(b"accept"))
-        content_type = request.headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
-        if content_type == JSON:
-            samples, is_list = codec.decode_json(request.body)
-            shape = "list" if is_list else "single"
-        elif content_type == BINARY:
-            samples, shape = codec.decode_binary(request.body), "columns"
-        else:
-            detail = "Content-Type must be application/json or application/octet-stream."
-            raise ProblemError(415, "unsupported-media-type", detail)
+        samples, shape = _decode(request.headers.get(b"content-type", JSON), request.body)
         await request.charge(len(samples))
         decided = await self.batcher.decide(samples, _key(request))
         return _answer(decided, "binary" if wants_binary else shape)
+
+    def start(self, request: HotRequest, reply: Reply) -> bool:
+        """Begin an ordinary request, one that is well-formed and takes JSON; `hot_route.HotStart`."""
+        headers = request.headers
+        if self.batcher is None or headers.get(b"accept") not in _TAKE_JSON:
+            return False
+        try:
+            samples, shape = _decode(headers.get(b"content-type", JSON), request.body)
+            if not request.is_paid(len(samples)):
+                return False
+            self.batcher.submit(samples, _key(request), _Client(reply, shape))
+        except ProblemError:
+            return False
+        return True
+
+
+class _Client:
+    """Passes a decision on as the answer to a request."""
+
+    __slots__ = ("_reply", "_shape")
+
+    def __init__(self, reply: Reply, shape: str) -> None:
+        self._reply = reply
+        self._shape = shape
+
+    @property
+    def gone(self) -> bool:
+        return self._reply.gone
+
+    def take(self, decided: Decided) -> None:
+        self._reply(_answer(decided, self._shape))
+
+    def refuse(self, error: ProblemError) -> None:
+        self._reply(error)
+
+
+def _decode(content_type: bytes, body: bytes) -> tuple[codec.Samples, str]:
+    """Samples of a body, and the shape that its answer has.
+
+    Raises:
+        ProblemError: 415 another content type, or as `codec` says.
+    """
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind == JSON:
+        samples, is_list = codec.decode_json(body)
+        return samples, "list" if is_list else "single"
+    if kind == BINARY:
+        return codec.decode_binary(body), "columns"
+    detail = "Content-Type must be application/json or application/octet-stream."
+    raise ProblemError(415, "unsupported-media-type", detail)
 
 
 def _wants_binary(accept: bytes | None) -> bool:
@@ -101,6 +144,7 @@ def process_route(handler: ProcessRoute) -> HotRoute:
         handler=handler,
         openapi=openapi.PROCESS,
         schemas=openapi.SCHEMAS,
+        start=handler.start,
     )
 
 

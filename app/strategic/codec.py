@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import orjson
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.contract import MATRIX_BARS, MATRIX_FEATURES
 from app.service.problems import FieldError, ProblemError, json_pointer, unprocessable
+from app.strategic.answer_text import write_answers
 from app.strategic.answers import ACTIONS, AGENTS, LEVELS, REGIMES
 from app.strategic.matrix_text import FLOAT32_MAX, read_matrix
 from app.strategic.outcomes import Outcomes
@@ -99,75 +100,31 @@ def decode_binary(body: bytes) -> Samples:
 
 
 class Answers:
-    """The answers of one batch. What every answer needs is turned into Python once for all requests of the batch."""
+    """The answers of one batch; their JSON is written once for all requests of the batch, when the first one asks."""
 
-    __slots__ = ("_rows", "outcomes", "timestamps")
+    __slots__ = ("_ends", "_text", "outcomes", "timestamps")
 
     def __init__(self, outcomes: Outcomes, timestamps: Int64) -> None:
         self.outcomes = outcomes
         self.timestamps = timestamps
-        self._rows: list[tuple[Any, ...]] | None = None
+        self._text = b""
+        self._ends: list[int] = []
 
-    def object(self, row: int) -> dict[str, Any]:
-        """One answer as a JSON object; numbers rounded to 6 decimals."""
-        if self._rows is None:
-            self._rows = self._prepare()
-        timestamp, decision, level, regime, values = self._rows[row]
-        return {
-            "id": self.outcomes.first_id + row,
-            "timestamp": timestamp,
-            "decision": ACTIONS[decision],
-            "probabilities": _by_action(values, 0),
-            "agents": {
-                "MLMI": {"weight": values[20], "probabilities": _by_action(values, 5)},
-                "NWRQK": {"weight": values[21], "probabilities": _by_action(values, 10)},
-                "Regime": {"weight": values[22], "probabilities": _by_action(values, 15)},
-            },
-            "confidence": {"score": values[23], "level": LEVELS[level]},
-            "uncertainty": {"epistemic": values[24], "aleatoric": values[25]},
-            "regime": {
-                "classification": REGIMES[regime],
-                "confidence": values[26 + regime],
-                "probabilities": {
-                    "BULL": values[26],
-                    "BEAR": values[27],
-                    "SIDEWAYS": values[28],
-                    "VOLATILE": values[29],
-                },
-            },
-            "pattern": values[30:],
-            "model_version": self.outcomes.model_version,
-        }
-
-    def _prepare(self) -> list[tuple[Any, ...]]:
-        outcomes = self.outcomes
-        values = np.concatenate([outcomes.outcome, outcomes.pattern], axis=1).astype(np.float64)
-        moments = self.timestamps.astype("datetime64[us]")
-        return list(
-            zip(
-                np.datetime_as_string(moments, timezone="UTC").tolist(),
-                outcomes.decision.tolist(),
-                outcomes.level.tolist(),
-                outcomes.regime.tolist(),
-                np.round(values, 6).tolist(),
-                strict=True,
+    def json(self, rows: range) -> bytes:
+        """The answers ``rows`` as JSON objects with commas between them; numbers rounded to 6 decimals."""
+        if not self._ends:
+            outcomes = self.outcomes
+            choices = np.column_stack([outcomes.decision, outcomes.level, outcomes.regime])
+            self._text, self._ends = write_answers(
+                outcomes.model_version, outcomes.first_id, self.timestamps, choices, outcomes.outcome, outcomes.pattern
             )
-        )
+        start = self._ends[rows.start - 1] if rows.start > 0 else 0
+        return self._text[start : self._ends[rows.stop - 1] - 1]
 
 
 def encode_json(answers: Answers, rows: range, *, as_list: bool) -> bytes:
     """The answers ``rows`` of a batch: one object, or a list of them."""
-    return orjson.dumps([answers.object(row) for row in rows] if as_list else answers.object(rows.start))
-
-
-def _by_action(values: Sequence[float], start: int) -> dict[str, float]:
-    return {
-        "STRONG_SELL": values[start],
-        "SELL": values[start + 1],
-        "HOLD": values[start + 2],
-        "BUY": values[start + 3],
-        "STRONG_BUY": values[start + 4],
-    }
+    return b"[%b]" % answers.json(rows) if as_list else answers.json(rows)
 
 
 def encode_columns(outcomes: Outcomes, timestamps: Int64) -> bytes:

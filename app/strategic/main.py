@@ -45,6 +45,7 @@ def create_application(settings: StrategicSettings, runtime: Runtime | None = No
             batch_samples=settings.batch_samples,
             queue_samples=settings.queue_samples,
             commit_timeout=settings.commit_timeout,
+            patience=settings.request_timeout,
         )
         await batcher.open()
         runtime.checks["store"] = batcher.check
@@ -74,7 +75,7 @@ def application() -> ASGIApp:
     """What each worker process runs; settings come from the environment."""
     settings = load_settings(StrategicSettings)
     configure_logging(settings.log_level, STRATEGIC.service)
-    return create_application(settings).asgi
+    return create_application(settings)
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from app.strategic.outcomes import EPISTEMIC, OUTCOME_WIDTH, Outcomes
 
 ID_LEASE: Final = 65_536
 
+# The documents are selected so that their text is read once for a statement instead of once for a row.
 _INSERTS: Final = """
 stored_samples AS (
     INSERT INTO samples (id, timestamp, processing_time, decision, matrix, outcome, model_version)
@@ -42,7 +43,7 @@ stored_samples AS (
 ), stored_patterns AS (
     INSERT INTO vector_patterns (id, timestamp, pattern_vector, metadata)
     SELECT %(first_id)s + i - 1, t, (%(patterns)s)[((i - 1) * 13 + 1)::int : (i * 13)::int]::vector,
-           (%(metadata)s::text::jsonb[])[d + 1]
+           ((SELECT %(metadata)s::text::jsonb[]))[d + 1]
     FROM unnest(%(timestamps)s, %(decisions)s) WITH ORDINALITY AS sample(t, d, i) {where}
 )""".replace("{matrix_bytes}", str(MATRIX_BYTES)).replace("{outcome_bytes}", str(4 * OUTCOME_WIDTH))
 _STORE: Final = "WITH " + _INSERTS.replace("{where}", "") + " SELECT"

@@ -20,7 +20,7 @@ from app.contract import TACTICAL
 from app.service.application import body_problem
 from app.service.batching import MicroBatcher
 from app.service.database import Database
-from app.service.edge import HotRequest, HotRoute
+from app.service.hot_route import HotRequest, HotRoute
 from app.service.permissions import Permission
 from app.service.problems import Answer, ProblemError
 from app.tactical import metrics

@@ -64,7 +64,7 @@ def application() -> ASGIApp:
     """What the server runs in each worker, from the environment."""
     settings = load_settings(TacticalSettings)
     configure_logging(settings.log_level, TACTICAL.service)
-    return build_tactical(settings).asgi
+    return build_tactical(settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -48,11 +48,11 @@ def samples(first: float, count: int = 1) -> Samples:
 
 
 @asynccontextmanager
-async def running(url: str, cache: str, decider: Decider, **limits: int) -> AsyncIterator[Batcher]:
+async def running(url: str, cache: str, decider: Decider, **limits: float) -> AsyncIterator[Batcher]:
     overrides = {"DATABASE_URL": as_application(url), "REDIS_URL": cache, "JWT_SECRET": SECRET}
     database = Database(load_settings(ServiceSettings, overrides), application_name="test")
     await database.open()
-    batcher = Batcher(lambda: decider, database, **limits)
+    batcher = Batcher(lambda: decider, database, **limits)  # type: ignore[arg-type]
     await batcher.open()
     while await batcher.check() is not None:  # noqa: ASYNC110 - asked as readiness asks it
         await asyncio.sleep(0.01)
@@ -110,6 +110,38 @@ def test_a_full_queue_refuses_at_once_and_the_others_are_answered(strategic_data
     answered, refused = asyncio.run(work())
     assert answered == stored(strategic_database) >= 20
     assert refused > 0
+
+
+def test_clients_that_ask_together_again_are_committed_together_again(strategic_database: str, cache: str) -> None:
+    """Half of them would wait for the other half's commit for ever, if a batch took only what is there."""
+    decider = Decider()
+
+    async def client(batcher: Batcher) -> None:
+        for _ in range(20):
+            await batcher.decide(samples(0.5))
+
+    async def work() -> None:
+        async with running(strategic_database, cache, decider) as batcher:
+            await asyncio.gather(*[client(batcher) for _ in range(16)])
+
+    asyncio.run(work())
+    assert stored(strategic_database) == sum(decider.batches) == 320
+    assert float(np.median(decider.batches)) == 16
+
+
+def test_what_waits_too_long_is_refused_and_not_stored(strategic_database: str, cache: str) -> None:
+    async def work() -> list[object]:
+        async with running(strategic_database, cache, Decider(seconds=1.2), connections=1, patience=0.5) as batcher:
+            first = asyncio.create_task(batcher.decide(samples(0.5)))
+            await asyncio.sleep(0.05)
+            requests = [batcher.decide(samples(0.5, 200)) for _ in range(4)]  # more than one batch
+            return list(await asyncio.gather(first, *requests, return_exceptions=True))
+
+    results = asyncio.run(work())
+    refused = [result for result in results if isinstance(result, ProblemError)]
+    assert refused
+    assert all(error.status_code == 503 for error in refused)
+    assert stored(strategic_database) == 1 + 200 * (4 - len(refused))
 
 
 def test_a_matrix_without_an_answer_fails_alone(strategic_database: str, cache: str) -> None:
