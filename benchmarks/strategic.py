@@ -19,6 +19,7 @@ import numpy as np
 from app.contract import STRATEGIC, Env, Service
 from app.strategic.codec import RECORD
 from benchmarks.figures import Figure, summarise
+from benchmarks.store import PARAMETERS
 from ops.local.stack import RunningStack, StackOptions, running_stack
 
 RUNS: Final = 3
@@ -79,6 +80,7 @@ def _stack() -> Iterator[tuple[RunningStack, Path]]:
             environment={Env.RATE_LIMIT_PER_MINUTE: "1000000000", Env.LOG_LEVEL: "WARNING"},
             services=(Service.STRATEGIC, Service.TACTICAL),
             tls=False,
+            database_parameters=PARAMETERS,
         )
         with running_stack(options) as (stack, _children):
             yield stack, directory

@@ -52,6 +52,8 @@ class StackOptions(BaseModel):
     """Off only for load generators that know no TLS."""
     environment: Mapping[str, str] = {}
     """More variables for the services."""
+    database_parameters: Mapping[str, str] = {}
+    """Of the local PostgreSQL, on top of `ops.local.postgres.DURABLE`."""
 
 
 class RunningStack(BaseModel):
@@ -123,7 +125,7 @@ def running_stack(options: StackOptions) -> Iterator[tuple[RunningStack, list[Se
     with ExitStack() as cleanup:
         certificates = issue_certificates(directory / "certificates")
         kept = _load_secrets(directory / "secrets.json")
-        postgres, database_url = _database(directory, cleanup)
+        postgres, database_url = _database(directory, options.database_parameters, cleanup)
         cache, redis_url = _cache(directory, cleanup)
         children = [
             _start_service(contract, options, certificates, kept, database_url(contract), redis_url, cleanup)
@@ -213,11 +215,13 @@ def _described(stack: RunningStack, children: list[ServiceProcess]) -> Iterator[
         file.unlink(missing_ok=True)
 
 
-def _database(directory: Path, cleanup: ExitStack) -> tuple[EmbeddedPostgres | None, _DatabaseUrl]:
+def _database(
+    directory: Path, parameters: Mapping[str, str], cleanup: ExitStack
+) -> tuple[EmbeddedPostgres | None, _DatabaseUrl]:
     given = os.environ.get(DATABASE_URL)
     if given:
         return None, _DatabaseUrl(given, directory)
-    postgres = EmbeddedPostgres(directory / "postgres", port=process.free_port())
+    postgres = EmbeddedPostgres(directory / "postgres", port=process.free_port(), parameters=parameters)
     cleanup.callback(postgres.stop)
     return postgres, _DatabaseUrl(f"postgresql://127.0.0.1:{postgres.port}/postgres", directory)
 
