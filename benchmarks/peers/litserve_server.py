@@ -1,9 +1,8 @@
 """The engine behind LitServe, two workers and two API servers: ``python -m benchmarks.peers.litserve_server PORT``.
 
-Single matrices are batched by LitServe itself; a list is one request and one batch.
+Single matrices are batched by LitServe itself; a list is one request and one batch. LitServe reads the annotations of
+``decode_request`` at run time, so this module does not postpone their evaluation.
 """
-
-from __future__ import annotations
 
 import sys
 from typing import Any
@@ -38,11 +37,13 @@ class One(litserve.LitAPI):  # type: ignore[misc] # the library has no types
 
     def batch(self, inputs: list[Matrices]) -> Matrices:
         """Stack what waits."""
-        return np.stack(inputs)
+        stacked: Matrices = np.stack(inputs)
+        return stacked
 
     def predict(self, x: Matrices) -> Decisions:
         """Answer a batch."""
-        return self._engine.process(x)
+        engine: Engine = self._engine
+        return engine.process(x)
 
     def unbatch(self, output: Decisions) -> list[Document]:
         """One document each."""
