@@ -33,7 +33,8 @@ class One(litserve.LitAPI):  # type: ignore[misc] # the library has no types
 
     def decode_request(self, request: Document) -> Matrices:
         """Validate and convert."""
-        return matrices([MatrixRequest.model_validate(request)])[0]
+        (matrix,) = matrices([MatrixRequest.model_validate(request)])
+        return matrix  # type: ignore[no-any-return] # numpy's iteration has no type
 
     def batch(self, inputs: list[Matrices]) -> Matrices:
         """Stack what waits."""
