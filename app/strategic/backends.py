@@ -21,7 +21,7 @@ ProductPrecision = Literal["float32", "bfloat16"]
 
 BLOCK: Final = 256
 """Most samples of one call: what a block needs stays in the second-level cache."""
-BUCKETS: Final = (16, 64, BLOCK)
+BUCKETS: Final = (16, 64, 128, BLOCK)
 """Batch sizes that OpenVINO is compiled for; a fixed shape is up to twice as fast as a free one."""
 
 
