@@ -68,7 +68,8 @@ class Reading:
 
     seconds: float
     resident: float
-    proportional: float
+    anonymous: float
+    """Heap and stacks. What is mapped from files counts by who else maps it: its share moves when others come and go."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def worker_processes(supervisor: int) -> list[int]:
 
 
 def slope_of(readings: Sequence[Reading]) -> Slope:
-    """Least squares through the mean proportional memory of each of `BLOCKS` stretches of the time after warm-up."""
+    """Least squares through the mean anonymous memory of each of `BLOCKS` stretches of the time after warm-up."""
     times = np.array([reading.seconds for reading in readings])
-    memory = np.array([reading.proportional for reading in readings])
+    memory = np.array([reading.anonymous for reading in readings])
     warm = times >= WARM_UP_SHARE * times[-1]
     blocks = np.array_split(np.flatnonzero(warm), BLOCKS)
     hours = np.array([times[block].mean() for block in blocks if len(block)]) / 3600
@@ -142,7 +143,7 @@ def _figures(readings: dict[int, list[Reading]], peaks: list[float], output: str
                 value=slope.value,
                 unit="MiB/h",
                 spread=slope.error,
-                note=f"slope of PSS, spread is its standard error; at the end PSS {last.proportional:.0f} MiB, "
+                note=f"anonymous memory, spread is the standard error; at the end {last.anonymous:.0f} MiB, "
                 f"RSS {last.resident:.0f} MiB; {load}",
             )
         )
@@ -184,13 +185,13 @@ def _watch(workers: list[int], load: subprocess.Popen[str], seconds: float) -> d
     while load.poll() is None and time.monotonic() < started + seconds:
         for worker, found in readings.items():
             fields = _rollup(worker)
-            found.append(Reading(time.monotonic() - started, fields["Rss"], fields["Pss"]))
+            found.append(Reading(time.monotonic() - started, fields["Rss"], fields["Anonymous"]))
         time.sleep(INTERVAL)
     return readings
 
 
 def _rollup(worker: int) -> dict[str, float]:
-    """MiB by field of ``smaps_rollup``, which shares out what processes have in common."""
+    """MiB by field of ``smaps_rollup``."""
     lines = Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()[1:]
     return {line.partition(":")[0]: float(line.split()[1]) / _KIBIBYTES for line in lines}
 
