@@ -69,7 +69,7 @@ class Reading:
     seconds: float
     resident: float
     anonymous: float
-    """Heap and stacks. What is mapped from files counts by who else maps it: its share moves when others come and go."""
+    """Heap and stacks. The share of what is mapped from files moves when other processes come and go."""
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,11 @@ async def nearest_patterns(
         await connection.execute("SET LOCAL ivfflat.iterative_scan = relaxed_order")
         await connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, k))}")
         cursor = await connection.execute(
-            # Further lists come in their own order: the outer query puts all in one.
+            # Further lists come in an order of their own. The outer query puts all into one; + 0 keeps the planner from
+            # taking the inner order for granted.
             "WITH nearest AS MATERIALIZED (SELECT id, timestamp, pattern_vector <-> %(pattern)s::vector AS distance, "
             "pattern_vector::real[] AS pattern, metadata FROM vector_patterns "
-            "ORDER BY pattern_vector <-> %(pattern)s::vector LIMIT %(k)s) SELECT * FROM nearest ORDER BY distance",
+            "ORDER BY pattern_vector <-> %(pattern)s::vector LIMIT %(k)s) SELECT * FROM nearest ORDER BY distance + 0",
             {"pattern": text, "k": k},
             binary=True,
         )

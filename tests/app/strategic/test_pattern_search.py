@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import psycopg
 import pytest
+from numpy.typing import NDArray
 from psycopg import sql
 
 from tests.app.strategic.conftest import StrategicServer
@@ -14,10 +17,10 @@ SEARCH = "/api/strategic/patterns/search"
 
 
 @pytest.fixture(scope="module")
-def patterns(module_database: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """(N, 13) patterns that are stored and indexed, at the distances from the origin that their order says."""
+def patterns(module_database: str) -> NDArray[Any]:
+    """(N, 13) patterns that are stored and indexed, with their row as id."""
     random = np.random.default_rng(5)
-    made = np.round(np.tanh(random.standard_normal((PATTERNS, 13))), 4)
+    made: NDArray[Any] = np.round(np.tanh(random.standard_normal((PATTERNS, 13))), 4)
     with psycopg.connect(module_database, autocommit=True) as connection:
         with (
             connection.cursor() as cursor,
@@ -32,9 +35,7 @@ def patterns(module_database: str) -> np.ndarray[tuple[int, ...], np.dtype[np.fl
     return made
 
 
-def test_as_many_matches_come_as_were_asked_for(
-    server: StrategicServer, patterns: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> None:
+def test_as_many_matches_come_as_were_asked_for(server: StrategicServer, patterns: NDArray[Any]) -> None:
     with server.client("viewer") as client:
         answer = client.post(SEARCH, json={"pattern": patterns[0].tolist(), "k": 1000}).raise_for_status()
     matches = answer.json()["matches"]
@@ -44,9 +45,7 @@ def test_as_many_matches_come_as_were_asked_for(
     assert distances[0] < 1e-6
 
 
-def test_most_of_the_true_neighbours_are_found(
-    server: StrategicServer, patterns: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> None:
+def test_most_of_the_true_neighbours_are_found(server: StrategicServer, patterns: NDArray[Any]) -> None:
     found = 0
     with server.client("viewer") as client:
         for row in range(0, PATTERNS, PATTERNS // 40):
