@@ -55,13 +55,15 @@ def validate(
     ca: Ca = None,
     requests: Annotated[int, typer.Option(min=1, help="Strategic requests in the burst.")] = 100,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads, each with a connection of its own.")] = 10,
-    matrices: Annotated[int, typer.Option(min=1, max=4096, help="Matrices in each request.")] = 64,
+    matrices: Annotated[
+        int, typer.Option(min=1, max=4096, help="Matrices in each request of the sustained load.")
+    ] = 1024,
     trainings: Annotated[int, typer.Option(min=0, help="Tactical trainings.")] = 5,
     sustained: Annotated[float, typer.Option(min=0, help="Seconds of sustained load after the burst.")] = 10.0,
     report_directory: Annotated[Path, typer.Option(help="Where the two reports go.")] = Path("build/validation"),
     json: Json = False,
 ) -> None:
-    """Hold a running system against its promises; writes a JSON and a Markdown report; exit 1 when one is missed."""
+    """Health and promises of a running system; writes a JSON and a Markdown report; exit 1 when one is missed."""
     from ops.validate import Load, render_markdown
     from ops.validate import validate as run_validation
 
@@ -90,6 +92,9 @@ def validate(
             table.add_row(
                 goal.name, f"{goal.measured:,.2f} {goal.unit}", f"{sign} {goal.limit:,g} {goal.unit}", verdict
             )
+        failed = [check for check in report.health.checks if check.status != "ok"]
+        for check in failed:
+            OUT.print(f"[bold red]not well:[/] {check.name}: {check.detail}")
         OUT.print(table)
         OUT.print(f"reports: {report_directory}/validation.json, validation.md", highlight=False)
     raise typer.Exit(0 if report.passed else 1)

@@ -260,11 +260,15 @@ def prepare(matrices: FloatArray, weights: InputWeights, windows: FloatArray, si
     age = weights.kernel_scales[KERNEL_SCALES]
     for n in range(matrices.shape[0]):
         window = windows[n].reshape((FEATURES, BARS))
+        # Transposed first: arithmetic on strided reads takes a third longer.
+        for f in range(FEATURES):
+            for i in range(BARS):
+                window[f, i] = matrices[n, i, f]
         for f in range(FEATURES):
             shift = weights.center[f]
             factor = weights.inverse_scale[f]
             for i in range(BARS):
-                window[f, i] = min(max((matrices[n, i, f] - shift) * factor, -bound), bound)
+                window[f, i] = min(max((window[f, i] - shift) * factor, -bound), bound)
         for j in range(FEATURES * BARS):
             bits = patterns[n, j]
             half = np.uint32((bits >> np.uint32(16)) & odd)

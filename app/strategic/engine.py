@@ -18,7 +18,7 @@ from app.strategic.runtime import TOLERANCE, Lane, Precision, choose, measure_er
 Float32 = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
-SHARED_FROM: Final = 64
+SHARED_FROM: Final = 128
 """Smallest batch that more than one thread shares: below it the hand-over costs more than it saves."""
 
 

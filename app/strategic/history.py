@@ -38,16 +38,20 @@ async def nearest_patterns(
         database: of the service.
         pattern: 13 finite numbers.
         k: at least 1.
-        probes: lists that are read of an IVFFlat index.
+        probes: lists that are read of an IVFFlat index; more where they hold fewer than ``k`` patterns, as those of a
+            young index do.
     """
     text = "[" + ",".join(map(repr, pattern)) + "]"
     async with database.connection() as connection, connection.pipeline(), connection.transaction():
         await connection.execute(f"SET LOCAL ivfflat.probes = {int(probes)}")
+        await connection.execute("SET LOCAL ivfflat.iterative_scan = relaxed_order")
         await connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, k))}")
         cursor = await connection.execute(
-            "SELECT id, timestamp, pattern_vector <-> %(pattern)s::vector AS distance, "
-            "pattern_vector::real[], metadata FROM vector_patterns "
-            "ORDER BY pattern_vector <-> %(pattern)s::vector LIMIT %(k)s",
+            # Further lists come in an order of their own. The outer query puts all into one; + 0 keeps the planner from
+            # taking the inner order for granted.
+            "WITH nearest AS MATERIALIZED (SELECT id, timestamp, pattern_vector <-> %(pattern)s::vector AS distance, "
+            "pattern_vector::real[] AS pattern, metadata FROM vector_patterns "
+            "ORDER BY pattern_vector <-> %(pattern)s::vector LIMIT %(k)s) SELECT * FROM nearest ORDER BY distance + 0",
             {"pattern": text, "k": k},
             binary=True,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import llvmlite.binding
@@ -19,8 +20,8 @@ from app.strategic.backends import (
     BlasBackend,
     NativeBackend,
     OpenVinoBackend,
-    OpenVinoPrograms,
     ProductPrecision,
+    block_size,
 )
 from app.strategic.kernels import conclude
 from app.strategic.model import FAMILIAR, ModelError, Probe, StrategicModel
@@ -92,9 +93,11 @@ class Lane:
         if count <= self._few and self._native is not None:
             self._block(self._native, matrices, answers, choices)
             return
-        for start in range(0, count, BLOCK):
-            block = slice(start, start + BLOCK)
+        start = 0
+        while start < count:
+            block = slice(start, start + block_size(count - start))
             self._block(self._backend, matrices[block], answers[block], choices[block])
+            start = block.stop
 
     def _block(self, backend: Backend, matrices: Float32, answers: Float32, choices: IntArray) -> None:
         windows, signals = self._windows[: len(matrices)], self._signals[: len(matrices)]
@@ -107,7 +110,8 @@ class Lane:
 class _Candidate:
     name: str
     precision: ProductPrecision
-    backends: Callable[[], Backend]
+    backend: Backend
+    another: Callable[[], Backend]
     """Makes a backend for one more thread."""
 
 
@@ -118,7 +122,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 
 def _candidates(
-    model: StrategicModel, threads: int, precision: Precision, found: tuple[str, ...], rejected: dict[str, str]
+    model: StrategicModel, precision: Precision, found: tuple[str, ...], rejected: dict[str, str]
 ) -> Iterator[_Candidate]:
     weights = model.weights
     wanted: list[ProductPrecision] = ["float32"] if precision == "float32" else ["bfloat16", "float32"]
@@ -127,13 +131,14 @@ def _candidates(
         if each == "bfloat16" and not {"avx512bf16", "amx-bf16"} & set(found):
             rejected[name] = "the CPU has no bfloat16 products"
             continue
+        another = partial(OpenVinoBackend, weights, each)
         try:
-            programs = OpenVinoPrograms(weights, each, threads)
+            backend = another()
         except (ImportError, RuntimeError) as error:
             rejected[name] = str(error).splitlines()[0]
             continue
-        yield _Candidate("openvino", each, lambda programs=programs: OpenVinoBackend(weights, programs))  # type: ignore[misc]
-    yield _Candidate("blas", "float32", lambda: BlasBackend(weights))
+        yield _Candidate("openvino", each, backend, another)
+    yield _Candidate("blas", "float32", BlasBackend(weights), partial(BlasBackend, weights))
 
 
 def measure_error(lane: Lane, probe: Probe) -> float:
@@ -169,9 +174,9 @@ def choose(model: StrategicModel, *, threads: int, precision: Precision) -> tupl
     speeds: dict[str, float] = {}
     best: tuple[float, float, _Candidate] | None = None
     block = np.resize(model.probe.matrices[:FAMILIAR], (BLOCK, BARS, FEATURES))
-    for candidate in _candidates(model, threads, precision, found, rejected):
+    for candidate in _candidates(model, precision, found, rejected):
         name = f"{candidate.name}-{candidate.precision}"
-        lane = Lane(model, candidate.backends(), None, 0)
+        lane = Lane(model, candidate.backend, None, 0)
         error = measure_error(lane, model.probe)
         if not error <= TOLERANCE:
             rejected[name] = f"misses the recorded answers by {error:.2g}"
@@ -188,14 +193,12 @@ def choose(model: StrategicModel, *, threads: int, precision: Precision) -> tupl
     native_error = measure_error(native_lane, model.probe)
     few = 0
     if native_error <= TOLERANCE:
-        batch_lane = Lane(model, chosen.backends(), None, 0)
+        batch_lane = Lane(model, chosen.backend, None, 0)
         few = max(1, int(_seconds(batch_lane, block[:8], 9) / _seconds(native_lane, block[:1], 9)))
     else:
         rejected["native"] = f"misses the recorded answers by {native_error:.2g}"
-    lanes = [
-        Lane(model, chosen.backends(), NativeBackend(model.weights) if few else None, min(few, 16))
-        for _ in range(threads)
-    ]
+    backends = [chosen.backend, *(chosen.another() for _ in range(threads - 1))]
+    lanes = [Lane(model, each, NativeBackend(model.weights) if few else None, min(few, 16)) for each in backends]
     return lanes, RuntimeReport(
         backend=chosen.name,
         precision=chosen.precision,

@@ -33,8 +33,10 @@ class StrategicSettings(ServiceSettings):
     """Samples that may wait; beyond it a request is asked to come again (503)."""
     commit_timeout: float = Field(default=10.0, gt=0, validation_alias="STRATEGIC_COMMIT_TIMEOUT")
     """Seconds after which the database counts as away although it has not said so."""
-    search_probes: int = Field(default=30, ge=1, le=32_768, validation_alias="STRATEGIC_SEARCH_PROBES")
-    """Lists of an IVFFlat index that a search reads: more find more of the true neighbours and take longer."""
+    search_probes: int = Field(default=10, ge=1, le=32_768, validation_alias="STRATEGIC_SEARCH_PROBES")
+    """Lists of an IVFFlat index that a search reads: more find more of the true neighbours and take longer.
+
+    10 of 1,000 lists find 0.97 of the ten nearest among a million patterns (``benchmarks.store``)."""
 
     @field_validator("matrix_size")
     @classmethod

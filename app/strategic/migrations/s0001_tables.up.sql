@@ -176,8 +176,11 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION pattern_lists(expected_rows bigint) RETURNS integer LANGUAGE sql IMMUTABLE
-RETURN greatest(100, least(4096, round(sqrt(greatest(expected_rows, 1000000)))))::integer;
+-- The square root of the rows, bounded by memory: pgvector's k-means keeps a float for each list and each of 50 samples a
+-- list, and refuses to build where that exceeds maintenance_work_mem (204 bytes a squared list and 4,200 a list with 0.8.6).
+CREATE FUNCTION pattern_lists(expected_rows bigint) RETURNS integer LANGUAGE sql STABLE
+RETURN greatest(100, floor(least(sqrt(greatest(expected_rows, 1000000)),
+                                 sqrt(pg_size_bytes(current_setting('maintenance_work_mem')) / 240.0))))::integer;
 
 -- An IVFFlat index learns its lists when it is built, and tomorrow's partition is empty: build it over a sample of
 -- today's patterns and take the sample out again, all in one transaction; the lists stay.

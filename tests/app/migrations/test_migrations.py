@@ -314,6 +314,22 @@ def test_pattern_indexes_follow_a_partition_through_its_life(strategic_database:
         assert due("now() + interval '1 day'") == []
 
 
+def test_a_pattern_index_is_built_within_the_memory_for_maintenance(strategic_database: str) -> None:
+    with psycopg.connect(strategic_database, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO vector_patterns (id, timestamp, pattern_vector) SELECT i, now(), "
+            "array_agg(random())::real[]::vector "
+            "FROM generate_series(1, 60000) AS i, generate_series(1, 13) GROUP BY i"
+        )
+        for memory, most in (("16MB", 264), ("64MB", 528)):
+            connection.execute(sql.SQL("SET maintenance_work_mem = {}").format(memory))
+            assert connection.execute("SELECT pattern_lists(1000000000)").fetchone() == (most,)
+            (build,) = (str(row[0]) for row in connection.execute("SELECT * FROM pattern_index_statements()"))
+            connection.execute(sql.SQL(build))
+            connection.execute("SELECT * FROM prepare_pattern_indexes()")
+            connection.execute(sql.SQL(build.replace("CREATE INDEX", "DROP INDEX").partition(" ON ")[0]))
+
+
 @services
 def test_the_command_reports_and_checks(empty_database: str, service: Service) -> None:
     migrate(empty_database, service)

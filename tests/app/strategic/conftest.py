@@ -18,7 +18,7 @@ import pytest
 from app.contract import Service
 from app.service.tokens import mint_token
 from ops.local.postgres import replace_database
-from ops.local.process import free_port
+from ops.local.process import children, free_port
 from tests.conftest import NewDatabase
 
 SECRET = "a secret of thirty-two bytes and more"
@@ -91,6 +91,13 @@ class StrategicServer:
                 answer = response.text
                 time.sleep(0.05)
         raise AssertionError(f"not ready: {answer}\n{self.log.read_text()[-3000:]}")
+
+    def peak_memory(self) -> int:
+        """Bytes that the largest process of the service has held at one time (VmHWM)."""
+        assert self._process is not None
+        pids = [self._process.pid, *children(self._process.pid)]
+        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+        return max(1024 * int(status.partition("VmHWM:")[2].split()[0]) for status in statuses)
 
     def kill(self) -> None:
         """``kill -9`` of the service with all its workers."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.strategic import runtime
 from app.strategic.agents import SIGNAL_WIDTH, prepare
-from app.strategic.backends import BLOCK, Backend, BlasBackend, NativeBackend, OpenVinoBackend, OpenVinoPrograms
+from app.strategic.backends import BLOCK, Backend, BlasBackend, NativeBackend, OpenVinoBackend
 from app.strategic.model import DEFAULT_MODEL, FAMILIAR, ModelError, ModelWeights, load_model, round_to_bfloat16
 from app.strategic.native import pack_bfloat16
 
@@ -45,8 +45,8 @@ def reference(
         (MODEL.weights, BlasBackend),
         (MODEL.weights, NativeBackend),
         (unrounded(), NativeBackend),
-        (MODEL.weights, lambda weights: OpenVinoBackend(weights, OpenVinoPrograms(weights, "float32", 1))),
-        (MODEL.weights, lambda weights: OpenVinoBackend(weights, OpenVinoPrograms(weights, "bfloat16", 1))),
+        (MODEL.weights, lambda weights: OpenVinoBackend(weights, "float32")),
+        (MODEL.weights, lambda weights: OpenVinoBackend(weights, "bfloat16")),
     ],
     ids=["blas", "native packed", "native float32", "openvino float32", "openvino bfloat16"],
 )
@@ -105,7 +105,7 @@ def test_without_openvino_numpy_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise ImportError("No module named 'openvino'")
 
-    monkeypatch.setattr(OpenVinoPrograms, "__init__", missing)
+    monkeypatch.setattr(OpenVinoBackend, "__init__", missing)
     _, report = runtime.choose(MODEL, threads=1, precision="auto")
     assert report.backend == "blas"
     assert report.rejected["openvino-float32"] == "No module named 'openvino'"

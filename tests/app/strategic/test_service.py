@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -264,20 +263,3 @@ def test_the_hot_route_is_described(server: StrategicServer) -> None:
     operation = document["paths"][PROCESS]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
     assert {"200", "400", "401", "403", "413", "415", "422", "429", "503"} <= set(operation["responses"])
-
-
-@pytest.mark.slow
-def test_ten_thousand_idle_and_slow_clients_do_not_stop_the_others(server: StrategicServer) -> None:
-    idle: list[socket.socket] = []
-    try:
-        for number in range(10_000):
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-            if number % 100 == 0:
-                connection.send(b"POST /api/strategic/process HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n")
-            idle.append(connection)
-        with server.client() as client:
-            for _ in range(5):
-                client.post(PROCESS, json=body()).raise_for_status()
-    finally:
-        for connection in idle:
-            connection.close()
