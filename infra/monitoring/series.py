@@ -61,8 +61,8 @@ EXPORTED: Final[Mapping[str, frozenset[str]]] = {
             "aws_elasticache_replication_lag_maximum",
         }
     ),
-    # github.com/prometheus/node_exporter: cpu, meminfo, filesystem and loadavg collectors. The network's is left out: in
-    # a pod without the host's network it counts the pod's own traffic.
+    # github.com/prometheus/node_exporter: cpu, meminfo, filesystem and loadavg collectors. Not the network's: in a pod
+    # without the host's network it counts the pod's own traffic.
     "node": frozenset(
         {
             "node_cpu_seconds_total",
