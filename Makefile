@@ -67,6 +67,10 @@ charts: .venv/dev.stamp ## Are the pinned Helm charts there, and do they do what
 	@$(BIN)/python -c "import helm_python" 2>/dev/null || $(INSTALL) "helm-python-sdk==0.2.2"
 	@$(BIN)/python -m ops.charts $(ARGS)
 
+.PHONY: cost
+cost: .venv/dev.stamp ## What a stack is billed for by the month, at assumed prices (STACK=..., ARGS="--prices mine.yaml")
+	@$(BIN)/python -m ops.cost --stack $(STACK) $(ARGS)
+
 .PHONY: schema
 schema: .venv/estate.stamp ## Write docs/outputs.schema.json from the outputs' contract
 	@$(BIN)/python -m infra.outputs_schema docs/outputs.schema.json
