@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @pytest.fixture(scope="module")
 def production() -> Capture:
     return capture("production", resolved=True)
+
+
+def test_the_picture_shows_the_estate_as_it_is(tmp_path: Path) -> None:
+    command = ["--stack", "production", "--no-policy", "--output-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "infra.preview", *command], cwd=ROOT, check=True, capture_output=True)
+    assert (ROOT / "docs/estate.svg").read_bytes() == (tmp_path / "production.svg").read_bytes(), "run: make picture"
 
 
 def test_runbooks_name_objects_that_the_estate_has(production: Capture) -> None:
