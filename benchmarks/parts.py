@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -27,6 +28,7 @@ from ops.local.cache import EmbeddedCache
 from ops.local.certificates import issue_certificates
 from ops.local.postgres import EmbeddedPostgres
 from ops.local.process import free_port
+from ops.local.service_process import ServiceProcess
 from ops.local.stack import StackOptions, running_stack
 
 _RUNS: Final = 3
@@ -82,8 +84,13 @@ def _services(directory: Path) -> Iterator[Figure]:
             seconds = []
             for _ in range(_RUNS):
                 child.stop()
-                seconds.append(_timed(lambda child=child: (child.start(), child.await_ready(stack.ca))))
+                seconds.append(_timed(partial(_start_service, child, stack.ca)))
             yield _figure(f"the {child.contract.service} service", seconds, "until /ready answers 200")
+
+
+def _start_service(child: ServiceProcess, ca: Path) -> None:
+    child.start()
+    child.await_ready(ca)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ captured stack. Needs the network, and for rendering ``pip install helm-python-s
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -143,10 +144,9 @@ def rendered(source: Path, name: str, namespace: str, values: Values) -> list[di
 
 def _helm() -> Any:  # noqa: ANN401 -- not a dependency: 85 MB that only this command needs
     try:
-        import helm_python  # noqa: PLC0415
+        return importlib.import_module("helm_python")
     except ImportError:
         raise ChartsError("rendering needs Helm: .venv/bin/pip install helm-python-sdk") from None
-    return helm_python
 
 
 def judge(source: Path, release: tuple[str, Chart, str, Values], estate: Capture) -> list[str]:
