@@ -62,6 +62,20 @@ policy: .venv/estate.stamp ## Judge exported state (STATE=file.json, from `pulum
 pins: .venv/dev.stamp ## Ask AWS for current AMI releases and add-on versions and pin them (STACK=..., ARGS=--check)
 	@$(BIN)/python -m ops.pins --stack $(STACK) $(ARGS)
 
+.PHONY: charts
+charts: .venv/dev.stamp ## Are the pinned Helm charts there, and do they do what the estate relies on? (needs the network)
+	@$(BIN)/python -c "import helm_python" 2>/dev/null || $(INSTALL) "helm-python-sdk==0.2.2"
+	@$(BIN)/python -m ops.charts $(ARGS)
+
+.PHONY: picture
+picture: .venv/estate.stamp ## Draw docs/estate.svg, the production estate
+	@$(BIN)/python -m infra.preview --stack production --no-policy --output-dir build/picture > /dev/null
+	@cp build/picture/production.svg docs/estate.svg
+
+.PHONY: cost
+cost: .venv/dev.stamp ## What a stack is billed for by the month, at assumed prices (STACK=..., ARGS="--prices mine.yaml")
+	@$(BIN)/python -m ops.cost --stack $(STACK) $(ARGS)
+
 .PHONY: schema
 schema: .venv/estate.stamp ## Write docs/outputs.schema.json from the outputs' contract
 	@$(BIN)/python -m infra.outputs_schema docs/outputs.schema.json

@@ -24,6 +24,7 @@ from ops.console import (
     one_line_errors,
     show,
 )
+from ops.errors import OpsError
 from ops.target import DEFAULT_DIRECTORY, find_target
 
 
@@ -52,6 +53,8 @@ def rollback(
             act = lambda: rolling.roll_back_model(target, plan)  # noqa: E731
         else:
             cluster, service = Cluster(context), Service(what)
+            if yes and context is None:
+                raise OpsError(f"name the cluster with --context: nobody is asked whether {cluster.context} is meant")
             plan = rolling.plan_workload(cluster, service, to)
             act = lambda: rolling.roll_back_workload(cluster, service, plan)  # noqa: E731
         OUT.print(f"{plan.what}: {plan.current} -> {plan.wanted}", highlight=False)

@@ -14,6 +14,8 @@ from urllib3.exceptions import HTTPError
 from app.contract import NAMESPACE, SERVICES, Service
 from ops.errors import OpsError
 
+PATCH_TYPE: Final = "application/strategic-merge-patch+json"
+"""Merges the containers of a pod by name; any other kind of patch would replace them all."""
 REPLICAS_ANNOTATION: Final = "grandmodel/replicas-before-shutdown"
 _REVISION_ANNOTATION: Final = "deployment.kubernetes.io/revision"
 
@@ -35,6 +37,10 @@ class Workload:
     replicas: int
     ready: int
     image: str
+    waits_for: str | None
+    """What its rollout still waits for; None when every pod runs what the Deployment says."""
+    stuck: bool = False
+    """Whether Kubernetes gave the rollout up."""
 
 
 class Cluster:
@@ -51,9 +57,12 @@ class Cluster:
         """
         try:
             api = config.new_client_from_config(context=context)  # type: ignore[no-untyped-call]
+            named = context or config.list_kube_config_contexts()[1]["name"]  # type: ignore[no-untyped-call]
         except (ConfigException, OSError, TypeError) as error:
             raise OpsError(f"kubeconfig: {str(error).splitlines()[0]}") from None
         self._apps = client.AppsV1Api(api)
+        self.context = str(named)
+        """What the kubeconfig calls the cluster."""
 
     def workload(self, service: Service) -> Workload:
         """A service's Deployment."""
@@ -63,7 +72,12 @@ class Cluster:
             namespace=deployment.metadata.namespace,
             replicas=deployment.spec.replicas or 0,
             ready=deployment.status.ready_replicas or 0,
-            image=deployment.spec.template.spec.containers[0].image,
+            image=_image(deployment.spec.template.spec, service),
+            waits_for=_waits_for(deployment),
+            stuck=any(
+                condition.type == "Progressing" and condition.reason == "ProgressDeadlineExceeded"
+                for condition in deployment.status.conditions or ()
+            ),
         )
 
     def revisions(self, service: Service) -> list[Revision]:
@@ -76,7 +90,7 @@ class Cluster:
             label_selector=selector,
         )
         revisions = {
-            int(item.metadata.annotations[_REVISION_ANNOTATION]): item.spec.template.spec.containers[0].image
+            int(item.metadata.annotations[_REVISION_ANNOTATION]): _image(item.spec.template.spec, service)
             for item in sets.items
             if _REVISION_ANNOTATION in (item.metadata.annotations or {})
         }
@@ -104,25 +118,31 @@ class Cluster:
         )
         return int(noted)
 
-    def wait_ready(self, service: Service, *, timeout: float = 300.0, pause: float = 2.0) -> Workload:
-        """Wait until all replicas are ready.
+    def wait_rolled_out(self, service: Service, *, timeout: float = 300.0, pause: float = 2.0) -> Workload:
+        """Wait until every pod runs what the Deployment says, and is ready.
 
         Raises:
-            OpsError: when they are not within ``timeout`` seconds.
+            OpsError: when they are not within ``timeout`` seconds, or Kubernetes gives up.
         """
         deadline = time.monotonic() + timeout
         while True:
             workload = self.workload(service)
-            if workload.ready >= workload.replicas:
+            if workload.waits_for is None:
                 return workload
-            if time.monotonic() > deadline:
-                raise OpsError(
-                    f"{service}: {workload.ready} of {workload.replicas} replicas are ready after {timeout:g} s"
-                )
+            if workload.stuck or time.monotonic() > deadline:
+                when = "Kubernetes gave up" if workload.stuck else f"not there after {timeout:g} s"
+                raise OpsError(f"{service}: {when}: {workload.waits_for}")
             time.sleep(pause)
 
     def _patch(self, service: Service, body: dict[str, Any]) -> None:
-        self._call(f"change {service}", self._apps.patch_namespaced_deployment, service, NAMESPACE, body)
+        self._call(
+            f"change {service}",
+            self._apps.patch_namespaced_deployment,
+            service,
+            NAMESPACE,
+            body,
+            _content_type=PATCH_TYPE,
+        )
 
     @staticmethod
     def _call(what: str, method: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 -- generated client
@@ -132,6 +152,25 @@ class Cluster:
             raise OpsError(f"cannot {what}: Kubernetes answers {error.status} {error.reason}") from None
         except HTTPError as error:
             raise OpsError(f"cannot {what}: the cluster cannot be reached: {type(error).__name__}") from None
+
+
+def _image(pod: Any, service: Service) -> str:  # noqa: ANN401 -- generated client
+    """Image of the service's own container, which is called as the service."""
+    return next(str(container.image) for container in pod.containers if container.name == service)
+
+
+def _waits_for(deployment: Any) -> str | None:  # noqa: ANN401 -- generated client
+    """As ``kubectl rollout status`` judges: pods that are ready may be the old ones."""
+    wanted, status = deployment.spec.replicas or 0, deployment.status
+    updated, total = status.updated_replicas or 0, status.replicas or 0
+    available = status.available_replicas or 0
+    if (status.observed_generation or 0) < (deployment.metadata.generation or 0):
+        return "the change is not yet seen"
+    if updated < wanted:
+        return f"{updated} of {wanted} pods are new"
+    if total > updated:
+        return f"{total - updated} old pods still run"
+    return f"{available} of {updated} pods are ready" if available < updated else None
 
 
 def all_services() -> tuple[Service, ...]:

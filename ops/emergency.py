@@ -50,7 +50,7 @@ def in_cluster(cluster: Cluster, action: Action, reason: str, *, dry_run: bool) 
             cluster.scale_to_zero(service)
         elif not cluster.workload(service).replicas:
             cluster.scale_back(service)
-            cluster.wait_ready(service)
+            cluster.wait_rolled_out(service)
     return _told(action, reason, steps)
 
 

@@ -70,7 +70,12 @@ def backup(
 
 def restore(
     service: ServiceName,
-    into: Annotated[str, typer.Option(help="URL of an EMPTY database.", envvar="RESTORE_DATABASE_URL")],
+    into: Annotated[
+        str,
+        typer.Option(
+            help="URL of an EMPTY database; its password by PGPASSWORD or ~/.pgpass.", envvar="RESTORE_DATABASE_URL"
+        ),
+    ],
     source: Annotated[str, typer.Option("--from", help="Directory, or s3://bucket/prefix.")] = "backups",
     name: Annotated[str | None, typer.Option(help="Which dump; the newest by default.")] = None,
     yes: Yes = False,

@@ -37,17 +37,17 @@ def plan_workload(cluster: Cluster, service: Service, digest: str | None) -> Rol
     if not candidates:
         known = ", ".join(image.rpartition("@")[2] for image in earlier) or "none"
         raise OpsError(f"{service}: no earlier revision{f' with {digest}' if digest else ''}; known digests: {known}")
-    return RollbackPlan(what=f"image of {service}", current=current, wanted=candidates[-1])
+    return RollbackPlan(what=f"image of {service} in {cluster.context}", current=current, wanted=candidates[-1])
 
 
 def roll_back_workload(cluster: Cluster, service: Service, plan: RollbackPlan) -> None:
-    """Roll over to the planned image and wait until it is ready.
+    """Roll over to the planned image and wait until every pod runs it.
 
     Raises:
-        OpsError: when it does not become ready; Kubernetes keeps the old pods serving meanwhile.
+        OpsError: when they do not become ready; Kubernetes keeps the old pods serving meanwhile.
     """
     cluster.set_image(service, plan.wanted)
-    cluster.wait_ready(service)
+    cluster.wait_rolled_out(service)
     if (running := cluster.workload(service).image) != plan.wanted:
         raise OpsError(f"{service}: runs {running}, not {plan.wanted}")
 

@@ -9,20 +9,24 @@ from typing import Any, Final
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from infra.components.charts import Chart
+
 _TIMEOUT_SECONDS: Final = 600
 
 
 @dataclass(frozen=True)
 class ChartSpec:
-    """One release. ``values`` are the chart's own; ``version`` is exact."""
+    """One release. ``values`` are the chart's own; ``name`` is the chart's unless it says otherwise."""
 
-    name: str
-    repository: str
-    version: str
+    chart: Chart
     namespace: str
     values: Mapping[str, Any] = field(default_factory=dict)
-    chart: str | None = None
-    """Name of the chart where the release is called otherwise."""
+    release_name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What Helm calls the release."""
+        return self.release_name or self.chart.name
 
 
 def release(
@@ -36,10 +40,10 @@ def release(
     return kubernetes.helm.v3.Release(
         spec.name,
         name=spec.name,
-        chart=spec.chart or spec.name,
-        version=spec.version,
+        chart=spec.chart.name,
+        version=spec.chart.version,
         namespace=spec.namespace,
-        repository_opts=kubernetes.helm.v3.RepositoryOptsArgs(repo=spec.repository),
+        repository_opts=kubernetes.helm.v3.RepositoryOptsArgs(repo=spec.chart.repository),
         values=dict(spec.values),
         atomic=True,
         cleanup_on_fail=True,

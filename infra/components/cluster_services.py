@@ -9,14 +9,14 @@ from typing import Any, Final
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from infra.components import charts
 from infra.components.chart import RESTRICTED_CONTAINER, ChartSpec, release, resources
 from infra.components.namespaces import Namespace
-from infra.components.network_policies import DNS, Addresses, Allow, Pods, allow
+from infra.components.network_policies import DNS, Addresses, Allow, allow, kubernetes_api
 from infra.components.nodes import GPU_TAINT_KEY, GPU_TAINT_VALUE, ROLE_LABEL
 
 SYSTEM: Final = "kube-system"
 GPU_SELECTOR: Final[Mapping[str, str]] = {"nvidia.com/gpu.present": "true"}
-_KUBERNETES_API_PORT: Final = 443
 _CERT_MANAGER_WEBHOOK_PORT: Final = 10250
 
 
@@ -34,6 +34,7 @@ class ClusterServicesArgs:
     cluster_name: str
     vpc_id: pulumi.Input[str]
     vpc_cidr: str
+    service_cidr: str
     image_registries: Mapping[str, str]
     """Prefix of our registry for each upstream of the pull-through cache."""
     node_role: str
@@ -74,7 +75,7 @@ class ClusterServices(pulumi.ComponentResource):
             {},
             # The API server calls the webhook from its network interfaces in the private subnets.
             ingress=[Allow([Addresses(self._args.vpc_cidr)], [_CERT_MANAGER_WEBHOOK_PORT])],
-            egress=[*DNS, Allow([Addresses(self._args.vpc_cidr)], [_KUBERNETES_API_PORT])],
+            egress=[*DNS, kubernetes_api(self._args.service_cidr, [self._args.vpc_cidr])],
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(self._args.ready)),
         )
 
@@ -82,9 +83,7 @@ class ClusterServices(pulumi.ComponentResource):
 def load_balancer_controller(args: ClusterServicesArgs) -> ChartSpec:
     """Registers pods in our target groups. It makes no balancer, no security group rule and watches no Ingress."""
     return ChartSpec(
-        "aws-load-balancer-controller",
-        "https://aws.github.io/eks-charts",
-        "1.14.1",
+        charts.LOAD_BALANCER_CONTROLLER,
         SYSTEM,
         {
             "clusterName": args.cluster_name,
@@ -112,9 +111,7 @@ def load_balancer_controller(args: ClusterServicesArgs) -> ChartSpec:
 def cluster_autoscaler(args: ClusterServicesArgs) -> ChartSpec:
     """Grows and shrinks the node groups, which it finds by the tags that EKS puts on them."""
     return ChartSpec(
-        "cluster-autoscaler",
-        "https://kubernetes.github.io/autoscaler",
-        "9.50.1",
+        charts.CLUSTER_AUTOSCALER,
         SYSTEM,
         {
             "fullnameOverride": "cluster-autoscaler",
@@ -123,7 +120,7 @@ def cluster_autoscaler(args: ClusterServicesArgs) -> ChartSpec:
             "image": {
                 "repository": f"{args.image_registries['kubernetes']}/autoscaling/cluster-autoscaler",
                 # Its scheduler must be the cluster's own minor version.
-                "tag": f"v{args.kubernetes_version}.0",
+                "tag": f"v{args.kubernetes_version}.{charts.AUTOSCALER_PATCHES.get(args.kubernetes_version, 0)}",
             },
             "extraArgs": {
                 "balance-similar-node-groups": True,
@@ -144,11 +141,9 @@ def cluster_autoscaler(args: ClusterServicesArgs) -> ChartSpec:
 
 def secrets_store_driver(args: ClusterServicesArgs) -> ChartSpec:
     """Mounts secrets into pods as files; it never copies one into a Kubernetes Secret."""
-    registry = f"{args.image_registries['kubernetes']}/csi-secrets-store"
+    registry = args.image_registries["kubernetes"]
     return ChartSpec(
-        "secrets-store-csi-driver",
-        "https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts",
-        "1.5.3",
+        charts.SECRETS_STORE_DRIVER,
         SYSTEM,
         {
             "syncSecret": {"enabled": False},
@@ -157,8 +152,10 @@ def secrets_store_driver(args: ClusterServicesArgs) -> ChartSpec:
             # Pod Identity hands the provider a token of the pod's own service account.
             "tokenRequests": [{"audience": "pods.eks.amazonaws.com"}],
             "linux": {
-                "image": {"repository": f"{registry}/driver"},
-                "crds": {"image": {"repository": f"{registry}/driver-crds"}},
+                "image": {"repository": f"{registry}/csi-secrets-store/driver"},
+                "crds": {"image": {"repository": f"{registry}/csi-secrets-store/driver-crds"}},
+                "registrarImage": {"repository": f"{registry}/sig-storage/csi-node-driver-registrar"},
+                "livenessProbeImage": {"repository": f"{registry}/sig-storage/livenessprobe"},
                 "tolerations": [gpu_toleration()],
                 "priorityClassName": "system-node-critical",
             },
@@ -170,9 +167,7 @@ def secrets_store_aws_provider(args: ClusterServicesArgs) -> ChartSpec:
     """Reads Secrets Manager for the driver, with the rights of the pod that mounts."""
     image = f"{args.image_registries['public-ecr']}/aws-secrets-manager/secrets-store-csi-driver-provider-aws"
     return ChartSpec(
-        "secrets-store-csi-driver-provider-aws",
-        "https://aws.github.io/secrets-store-csi-driver-provider-aws",
-        "2.2.0",
+        charts.SECRETS_STORE_PROVIDER,
         SYSTEM,
         {
             "image": {"repository": image},
@@ -190,9 +185,7 @@ def cert_manager(args: ClusterServicesArgs) -> ChartSpec:
     selector = {ROLE_LABEL: args.node_role}
     common: dict[str, Any] = {"nodeSelector": selector, "resources": resources("50m", "128Mi")}
     return ChartSpec(
-        "cert-manager",
-        "https://charts.jetstack.io",
-        "v1.19.1",
+        charts.CERT_MANAGER,
         Namespace.CERTIFICATES.value,
         {
             **common,
@@ -217,9 +210,7 @@ def cert_manager(args: ClusterServicesArgs) -> ChartSpec:
 def device_plugin() -> ChartSpec:
     """Tells the kubelet of its GPUs. NVIDIA's registry has no pull-through cache: the image comes from there."""
     return ChartSpec(
-        "nvidia-device-plugin",
-        "https://nvidia.github.io/k8s-device-plugin",
-        "0.17.4",
+        charts.DEVICE_PLUGIN,
         Namespace.NODE_AGENTS.value,
         {
             "nodeSelector": dict(GPU_SELECTOR),
@@ -231,9 +222,3 @@ def device_plugin() -> ChartSpec:
             "resources": resources("50m", "64Mi"),
         },
     )
-
-
-def node_agent_ports() -> Sequence[Allow]:
-    """Who may read the node agents' metrics."""
-    prometheus = Pods(Namespace.MONITORING.value, {"app.kubernetes.io/name": "prometheus"})
-    return (Allow([prometheus], [9100, 9400]),)

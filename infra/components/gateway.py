@@ -12,12 +12,12 @@ import pulumi_kubernetes as kubernetes
 from app.contract import HEALTH_PATH, METRICS_PATH, READY_PATH, SERVICES, Service
 from infra.capacity import Amount
 from infra.components.certificates import certificate_secret, host_names, workload_certificate
-from infra.components.load_balancer import GATEWAY_PORT
+from infra.components.load_balancer import GATEWAY_PORT, LEAVING_SECONDS
 from infra.components.namespaces import Namespace
 from infra.components.nodes import ROLE_LABEL
 from infra.components.pods import TMP, ContainerSpec, FileMount, PodSpec, Probes, labels_of, pod_template, selector_of
 from infra.components.service_account import ServiceAccount
-from infra.components.service_workload import DRAIN_SECONDS, REQUEST_SECONDS, TLS_DIRECTORY
+from infra.components.service_workload import REQUEST_SECONDS, TLS_DIRECTORY
 from infra.components.target_group_binding import target_group_binding
 from infra.gateway.nginx import GatewayConfig, Upstream, render
 
@@ -115,7 +115,7 @@ class Gateway(pulumi.ComponentResource):
                 ],
                 ports={"https": GATEWAY_PORT, "http": REDIRECT_PORT, "metrics": METRICS_PORT},
                 probes=Probes(GATEWAY_PORT, HEALTH_PATH, READY_PATH),
-                pre_stop_seconds=DRAIN_SECONDS + 5,
+                pre_stop_seconds=LEAVING_SECONDS,
             ),
             service_account=args.account.name,
             priority_class=args.priority_class,

@@ -17,6 +17,12 @@ from infra.tags import Tags
 TLS_POLICY: Final = "ELBSecurityPolicy-TLS13-1-3-2021-06"
 """TLS 1.3 only. The provider's default would be ELBSecurityPolicy-2016-08."""
 
+LEAVING_SECONDS: Final = 130
+"""How long the balancer may send new connections to a pod that it was told to forget.
+
+Two minutes for targets by address (kubernetes-sigs/aws-load-balancer-controller#2366), and a little.
+"""
+DEREGISTRATION_DELAY_SECONDS: Final = 240
 GATEWAY_PORT: Final = 8443
 """Port on which the gateway's pods take TLS."""
 
@@ -190,7 +196,8 @@ class LoadBalancer(pulumi.ComponentResource):
             # The gateway limits by client address and the services audit it; pods reach each other by Service, never
             # through the balancer, so the hairpin that client addresses forbid does not occur.
             preserve_client_ip="true",
-            deregistration_delay=60,
+            # Longer than a leaving pod lives: the pod ends its connections, the balancer cuts none.
+            deregistration_delay=DEREGISTRATION_DELAY_SECONDS,
             connection_termination=True,
             health_check=aws.lb.TargetGroupHealthCheckArgs(
                 enabled=True,

@@ -27,6 +27,8 @@ class Namespace(StrEnum):
     """Node exporter, GPU plugin and DCGM exporter: they read the host's devices and files, nothing else may."""
 
 
+_WAIT_FOR_BALANCER: Final = {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
+"""A new pod counts as ready only when the load balancer sends it traffic: before that no old one may go."""
 POD_SECURITY: Final[Mapping[Namespace, str]] = {
     Namespace.APPLICATION: _RESTRICTED,
     Namespace.MONITORING: _RESTRICTED,
@@ -66,6 +68,7 @@ class Namespaces(pulumi.ComponentResource):
                     **args.labels,
                     **{f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "audit", "warn")},
                     "pod-security.kubernetes.io/enforce-version": f"v{args.kubernetes_version}",
+                    **(_WAIT_FOR_BALANCER if namespace is Namespace.APPLICATION else {}),
                 },
             ),
             opts=self._child,

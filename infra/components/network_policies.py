@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Final
 
 import pulumi
@@ -13,6 +14,7 @@ from infra.components.namespaces import Namespace
 
 NAME_LABEL: Final = "app.kubernetes.io/name"
 _NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
+_KUBERNETES_API_PORT: Final = 443
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,16 @@ DNS: Final = (
 )
 POD_IDENTITY: Final = Allow([Addresses("169.254.170.23/32")], [80])
 """EKS Pod Identity's agent on the node hands out credentials at this address (EKS user guide)."""
+
+
+def kubernetes_api(service_cidr: str, interfaces: Sequence[str]) -> Allow:
+    """The API server: its Service, which is the first address of ``service_cidr``, and its ``interfaces`` behind it.
+
+    Whether a policy sees a connection before or after the Service's address is translated is not defined (Kubernetes,
+    "Network Policies", ipBlock), so both are allowed.
+    """
+    service = next(IPv4Network(service_cidr).hosts())
+    return Allow([Addresses(f"{service}/32"), *(Addresses(cidr) for cidr in interfaces)], [_KUBERNETES_API_PORT])
 
 
 def allow(

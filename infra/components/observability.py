@@ -10,8 +10,8 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from app.contract import SERVICES
-from infra.components import gateway
+from app.contract import SERVICES, STRATEGIC
+from infra.components import charts, gateway
 from infra.components.application_traffic import Ranges
 from infra.components.certificates import certificate_secret, host_names, workload_certificate
 from infra.components.chart import RESTRICTED_CONTAINER, RESTRICTED_POD, ChartSpec, release, resources
@@ -19,7 +19,16 @@ from infra.components.cluster_services import GPU_SELECTOR, gpu_toleration
 from infra.components.database import PORT as DATABASE_PORT
 from infra.components.iam import Statement
 from infra.components.namespaces import Namespace
-from infra.components.network_policies import DNS, NAME_LABEL, POD_IDENTITY, Addresses, Allow, Pods, allow
+from infra.components.network_policies import (
+    DNS,
+    NAME_LABEL,
+    POD_IDENTITY,
+    Addresses,
+    Allow,
+    Pods,
+    allow,
+    kubernetes_api,
+)
 from infra.components.nodes import ROLE_LABEL
 from infra.components.service_account import SecretFile, ServiceAccount, ServiceAccountArgs
 from infra.monitoring import adapter, alertmanager, cloudwatch, prometheus
@@ -27,8 +36,6 @@ from infra.monitoring.alerts import rule_groups
 from infra.monitoring.dashboards import dashboards
 from infra.tags import Tags
 
-_COMMUNITY: Final = "https://prometheus-community.github.io/helm-charts"
-_GRAFANA: Final = "https://grafana.github.io/helm-charts"
 _TLS_DIRECTORY: Final = "/etc/prometheus/tls"
 _STORAGE_CLASS: Final = "encrypted"
 _PASSWORD_FILE: Final = "password"  # noqa: S105 -- a file's name
@@ -62,6 +69,7 @@ class ObservabilityArgs:
     secrets_key_arn: pulumi.Input[str]
     volumes_key_arn: pulumi.Input[str]
     ranges: Ranges
+    service_cidr: str
     has_gpu_nodes: bool
     node_role: str
     issuer: pulumi.Resource
@@ -86,7 +94,9 @@ class Observability(pulumi.ComponentResource):
         self._exporters()
         self._prometheus(storage)
         self.adapter = self._release(
-            ChartSpec("prometheus-adapter", _COMMUNITY, "4.14.1", Namespace.MONITORING.value, self._adapter_values())
+            ChartSpec(charts.PROMETHEUS_ADAPTER, Namespace.MONITORING.value, self._adapter_values()),
+            # Its certificate is cert-manager's, which must be there to give one.
+            args.issuer,
         )
         self._grafana()
         self._traffic()
@@ -162,7 +172,7 @@ class Observability(pulumi.ComponentResource):
             ],
         )
         self._release(
-            ChartSpec("prometheus", _COMMUNITY, "27.19.0", Namespace.MONITORING.value, self._prometheus_values()),
+            ChartSpec(charts.PROMETHEUS, Namespace.MONITORING.value, self._prometheus_values()),
             storage,
             certificate,
             configuration,
@@ -219,6 +229,8 @@ class Observability(pulumi.ComponentResource):
             "server": {
                 "image": {"repository": f"{quay}/prometheus/prometheus"},
                 "configMapOverrideName": "configuration",
+                # Discovery asks the API server; the account itself hands no token to whoever borrows it.
+                "automountServiceAccountToken": True,
                 "retention": "30d",
                 "persistentVolume": {"size": "100Gi", "storageClass": _STORAGE_CLASS},
                 "extraSecretMounts": [
@@ -237,6 +249,7 @@ class Observability(pulumi.ComponentResource):
             "alertmanager": {
                 "image": {"repository": f"{quay}/prometheus/alertmanager"},
                 "serviceAccount": {"create": False, "name": "alertmanager"},
+                "automountServiceAccountToken": False,
                 "replicaCount": 2,
                 "persistence": {"enabled": False},
                 "config": pulumi.Output.from_input(args.topic_arn).apply(
@@ -261,9 +274,7 @@ class Observability(pulumi.ComponentResource):
         )
         self._release(
             ChartSpec(
-                "prometheus-postgres-exporter",
-                _COMMUNITY,
-                "6.10.2",
+                charts.POSTGRES_EXPORTER,
                 Namespace.MONITORING.value,
                 self._postgres_exporter_values(quay),
             ),
@@ -272,13 +283,11 @@ class Observability(pulumi.ComponentResource):
         clusters = [pulumi.Output.concat(args.cache_id, f"-{index:03d}") for index in range(1, args.cache_nodes + 1)]
         self._release(
             ChartSpec(
-                "cloudwatch-exporter",
-                "https://nerdswords.github.io/helm-charts",
-                "0.38.0",
+                charts.CLOUDWATCH_EXPORTER,
                 Namespace.MONITORING.value,
                 {
                     "fullnameOverride": "cloudwatch-exporter",
-                    "image": {"repository": f"{quay}/prometheuscommunity/yet-another-cloudwatch-exporter"},
+                    "image": {"registry": quay, "repository": "prometheuscommunity/yet-another-cloudwatch-exporter"},
                     "serviceAccount": {"create": False, "name": "cloudwatch-exporter"},
                     "config": pulumi.Output.all(*clusters).apply(
                         lambda names: yaml.safe_dump(cloudwatch.configuration(args.region, names), sort_keys=False)
@@ -288,7 +297,7 @@ class Observability(pulumi.ComponentResource):
                     "nodeSelector": self._selector,
                     "resources": resources("50m", "128Mi"),
                 },
-                chart="yet-another-cloudwatch-exporter",
+                release_name="cloudwatch-exporter",
             ),
             *metrics_reader.ready,
         )
@@ -305,11 +314,12 @@ class Observability(pulumi.ComponentResource):
                     "host": self._args.database_address,
                     "port": str(DATABASE_PORT),
                     "user": "grandmodel_monitoring",
-                    "database": "postgres",
+                    # Where pg_stat_statements is installed; it tells of all databases.
+                    "database": STRATEGIC.database,
                     "passwordFile": f"{_PASSWORD_DIRECTORY}/{_PASSWORD_FILE}",
                     "sslmode": "require",
                 },
-                "extraArgs": ["--collector.stat_statements", "--auto-discover-databases"],
+                "extraArgs": ["--collector.stat_statements"],
             },
             "extraVolumes": [
                 {
@@ -331,9 +341,7 @@ class Observability(pulumi.ComponentResource):
     def _node_agents(self, quay: str) -> None:
         self._release(
             ChartSpec(
-                "prometheus-node-exporter",
-                _COMMUNITY,
-                "4.46.1",
+                charts.NODE_EXPORTER,
                 Namespace.NODE_AGENTS.value,
                 {
                     "image": {"registry": quay, "repository": "prometheus/node-exporter"},
@@ -350,9 +358,7 @@ class Observability(pulumi.ComponentResource):
         if self._args.has_gpu_nodes:
             self._release(
                 ChartSpec(
-                    "dcgm-exporter",
-                    "https://nvidia.github.io/dcgm-exporter/helm-charts",
-                    "4.8.1",
+                    charts.DCGM_EXPORTER,
                     Namespace.NODE_AGENTS.value,
                     {
                         "nodeSelector": dict(GPU_SELECTOR),
@@ -412,12 +418,9 @@ class Observability(pulumi.ComponentResource):
         }
         self._release(
             ChartSpec(
-                "grafana",
-                _GRAFANA,
-                "8.12.1",
+                charts.GRAFANA,
                 Namespace.MONITORING.value,
                 {
-                    "image": {"tag": "11.6.0"},
                     "rbac": {"create": False},
                     "serviceAccount": {"create": True, "automountServiceAccountToken": False},
                     "automountServiceAccountToken": False,
@@ -434,6 +437,7 @@ class Observability(pulumi.ComponentResource):
                     "dashboardProviders": {"dashboardproviders.yaml": {"apiVersion": 1, "providers": [provider]}},
                     "dashboardsConfigMaps": {"grandmodel": "grafana-dashboards"},
                     "testFramework": {"enabled": False},
+                    "extraEmptyDirMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 -- in the container
                     "containerSecurityContext": dict(RESTRICTED_CONTAINER),
                     "nodeSelector": self._selector,
                     "resources": resources("250m", "512Mi"),
@@ -463,23 +467,33 @@ class Observability(pulumi.ComponentResource):
             Allow([Pods(Namespace.APPLICATION.value, {NAME_LABEL: gateway.NAME})], [gateway.METRICS_PORT]),
             Allow([Pods(Namespace.NODE_AGENTS.value)], [NODE_EXPORTER_PORT, DCGM_PORT]),
         ]
-        allow("prometheus-scrapes", Namespace.MONITORING, {NAME_LABEL: "prometheus"}, egress=scraped, opts=self._child)
+        prometheus_label = {NAME_LABEL: charts.pod_name(charts.PROMETHEUS)}
+        discovery = kubernetes_api(self._args.service_cidr, ranges.private)
+        allow(
+            "prometheus-scrapes",
+            Namespace.MONITORING,
+            prometheus_label,
+            egress=[*scraped, discovery],
+            opts=self._child,
+        )
         allow(
             "postgres-exporter",
             Namespace.MONITORING,
-            {NAME_LABEL: "prometheus-postgres-exporter"},
+            {NAME_LABEL: charts.pod_name(charts.POSTGRES_EXPORTER)},
             egress=[Allow([Addresses(cidr) for cidr in ranges.database], [DATABASE_PORT])],
             opts=self._child,
         )
         allow(
             "prometheus-adapter",
             Namespace.MONITORING,
-            {NAME_LABEL: "prometheus-adapter"},
+            {NAME_LABEL: charts.pod_name(charts.PROMETHEUS_ADAPTER)},
             # The API server asks from its network interfaces in the private subnets.
             ingress=[Allow([Addresses(cidr) for cidr in ranges.private], [ADAPTER_PORT])],
+            # It lets the API server judge who asks, and finds the pods that a series belongs to.
+            egress=[discovery],
             opts=self._child,
         )
-        prometheus_pods = Pods(Namespace.MONITORING.value, {NAME_LABEL: "prometheus"})
+        prometheus_pods = Pods(Namespace.MONITORING.value, prometheus_label)
         allow(
             "node-agents",
             Namespace.NODE_AGENTS,
@@ -517,8 +531,8 @@ def scrape_jobs(*, has_gpu_nodes: bool) -> list[prometheus.ScrapeJob]:
             server_name=host_names(gateway.NAME, Namespace.APPLICATION)[1],
             ca_file=authority,
         ),
-        job("postgresql", pods(monitoring, "prometheus-postgres-exporter", POSTGRES_EXPORTER_PORT)),
-        job("redis", pods(monitoring, "yet-another-cloudwatch-exporter", CLOUDWATCH_EXPORTER_PORT)),
-        job("node", pods(agents, "prometheus-node-exporter", NODE_EXPORTER_PORT)),
-        *([job("dcgm", pods(agents, "dcgm-exporter", DCGM_PORT))] if has_gpu_nodes else []),
+        job("postgresql", pods(monitoring, charts.pod_name(charts.POSTGRES_EXPORTER), POSTGRES_EXPORTER_PORT)),
+        job("redis", pods(monitoring, charts.pod_name(charts.CLOUDWATCH_EXPORTER), CLOUDWATCH_EXPORTER_PORT)),
+        job("node", pods(agents, charts.pod_name(charts.NODE_EXPORTER), NODE_EXPORTER_PORT)),
+        *([job("dcgm", pods(agents, charts.pod_name(charts.DCGM_EXPORTER), DCGM_PORT))] if has_gpu_nodes else []),
     ]

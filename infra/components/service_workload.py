@@ -12,6 +12,7 @@ import pulumi_kubernetes as kubernetes
 from app.contract import HEALTH_PATH, READY_PATH, Env, Service, ServiceContract
 from infra.capacity import Amount
 from infra.components.certificates import certificate_secret, workload_certificate
+from infra.components.load_balancer import LEAVING_SECONDS
 from infra.components.migration import Migration, MigrationArgs
 from infra.components.namespaces import Namespace
 from infra.components.nodes import GPU_TAINT_KEY, GPU_TAINT_VALUE, ROLE_LABEL
@@ -30,7 +31,10 @@ from infra.components.target_group_binding import target_group_binding
 
 TLS_DIRECTORY: Final = "/run/tls"
 DRAIN_SECONDS: Final = 15
-"""The pod keeps answering this long after it has become unready: two failed health checks of the load balancer."""
+"""The pod keeps answering this long after it has become unready: two failed health checks of the load balancer.
+
+A pod that Kubernetes ends has been forgotten before; this is for one that is told to end by anything else.
+"""
 REQUEST_SECONDS: Final = 30
 """Longest request that a leaving pod finishes."""
 
@@ -138,8 +142,8 @@ class ServiceWorkload(pulumi.ComponentResource):
                 ],
                 ports={"https": args.contract.port},
                 probes=Probes(args.contract.port, HEALTH_PATH, READY_PATH),
-                # Endpoints lose the pod at the same moment as SIGTERM reaches it; proxies learn of it a little later.
-                pre_stop_seconds=5,
+                # It serves on until the load balancer has forgotten it; the gateway has by then for long.
+                pre_stop_seconds=LEAVING_SECONDS,
             ),
             service_account=args.account.name,
             priority_class=args.priority_class,

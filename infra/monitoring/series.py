@@ -61,7 +61,8 @@ EXPORTED: Final[Mapping[str, frozenset[str]]] = {
             "aws_elasticache_replication_lag_maximum",
         }
     ),
-    # github.com/prometheus/node_exporter: cpu, meminfo, filesystem, netdev and loadavg collectors.
+    # github.com/prometheus/node_exporter: cpu, meminfo, filesystem and loadavg collectors. Not the network's: in a pod
+    # without the host's network it counts the pod's own traffic.
     "node": frozenset(
         {
             "node_cpu_seconds_total",
@@ -70,8 +71,6 @@ EXPORTED: Final[Mapping[str, frozenset[str]]] = {
             "node_memory_MemTotal_bytes",
             "node_filesystem_avail_bytes",
             "node_filesystem_size_bytes",
-            "node_network_receive_bytes_total",
-            "node_network_transmit_bytes_total",
         }
     ),
     # github.com/NVIDIA/dcgm-exporter: etc/default-counters.csv.

@@ -94,10 +94,19 @@ def test_another_owner_changes_tags_alone(production: Capture, vary: Vary) -> No
     assert changes.of("added") == changes.of("replaced") == changes.of("removed") == ()
 
 
-def test_a_larger_profile_replaces_nothing_that_holds_data(staging: Capture, vary: Vary) -> None:
-    changes = compare(staging, vary("staging", {"grandmodel:profile": "recommended"}))
+@pytest.mark.parametrize(
+    ("stack", "before", "after"),
+    [
+        ("staging", "minimum", "recommended"),
+        ("staging", "recommended", "optimal"),
+        ("production", "recommended", "optimal"),
+        ("production", "optimal", "recommended"),
+    ],
+)
+def test_another_size_replaces_nothing_that_holds_data(vary: Vary, stack: str, before: str, after: str) -> None:
+    changes = compare(*(vary(stack, {"grandmodel:profile": profile}) for profile in (before, after)))
     assert changes.losses == ()
-    assert "database-postgresql" in {change.resource.name for change in changes.of("changed")}
+    assert {"database-postgresql", "cache-valkey"} <= {change.resource.name for change in changes.of("changed")}
 
 
 def described(before: Capture, after: Capture) -> set[str]:

@@ -1,171 +1,257 @@
-"""What the commands ask of Kubernetes: over HTTP, of a server that keeps Deployments (no cluster can be had here)."""
+"""What the commands ask of Kubernetes, over HTTP, of a strict stand-in that holds the estate's own Deployments."""
 
 from __future__ import annotations
 
+import copy
+import http.client
 import json
-import re
+import socket
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from app.contract import NAMESPACE
+from app.contract import NAMESPACE, Service
 from infra.preview.capture import capture
+from infra.preview.model import Capture
 from ops.cli import app
-from ops.cluster import all_services
+from ops.cluster import Cluster, all_services
+from ops.errors import OpsError
+from tests.ops.kubernetes_api import STRATEGIC_MERGE, KubernetesApi
 
 runner = CliRunner()
-DEPLOYMENT = re.compile(r"^/apis/apps/v1/namespaces/grandmodel/deployments/(\w+)$")
-REPLICA_SETS = re.compile(r"^/apis/apps/v1/namespaces/grandmodel/replicasets$")
 
 
 def image(digest: str) -> str:
     return f"registry/grandmodel/strategic@sha256:{digest * 64}"
 
 
-def template(reference: str) -> dict[str, Any]:
-    return {"metadata": {}, "spec": {"containers": [{"name": "strategic", "image": reference}]}}
+@pytest.fixture(scope="module")
+def estate() -> Capture:
+    return capture("production", resolved=True)
 
 
-class ApiServer(HTTPServer):
-    """Deployments that become ready as soon as they are told to."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.replicas = {"strategic": 3, "tactical": 2}
-        self.annotations: dict[str, dict[str, str]] = {"strategic": {}, "tactical": {}}
-        self.image = image("b")
-        self.patches: list[Any] = []
-        self.forbidden = False
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: ApiServer
-
-    def do_GET(self) -> None:
-        if self.server.forbidden:
-            self._answer(403, {"kind": "Status", "message": "forbidden"})
-        elif match := DEPLOYMENT.match(self.path.split("?")[0]):
-            self._answer(200, self._deployment(match[1]))
-        elif REPLICA_SETS.match(self.path.split("?")[0]):
-            self._answer(200, {"items": [self._replica_set(1, image("a")), self._replica_set(2, self.server.image)]})
-        else:
-            self._answer(404, {"kind": "Status"})
-
-    def do_PATCH(self) -> None:
-        match = DEPLOYMENT.match(self.path.split("?")[0])
-        assert match
-        patch = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.patches.append((match[1], patch))
-        self.server.replicas[match[1]] = patch.get("spec", {}).get("replicas", self.server.replicas[match[1]])
-        self.server.annotations[match[1]].update(patch.get("metadata", {}).get("annotations", {}))
-        for container in patch.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
-            self.server.image = container["image"]
-        self._answer(200, self._deployment(match[1]))
-
-    def _deployment(self, name: str) -> dict[str, Any]:
-        annotations = {key: value for key, value in self.server.annotations[name].items() if value is not None}
-        replicas = self.server.replicas[name]
-        return {
-            "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
-            "spec": {"replicas": replicas, "selector": {}, "template": template(self.server.image)},
-            "status": {"readyReplicas": replicas},
-        }
-
-    def _replica_set(self, revision: int, reference: str) -> dict[str, Any]:
-        annotations = {"deployment.kubernetes.io/revision": str(revision)}
-        return {"metadata": {"annotations": annotations}, "spec": {"selector": {}, "template": template(reference)}}
-
-    def _answer(self, status: int, document: Any) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+@pytest.fixture(scope="module")
+def deployments(estate: Capture) -> Mapping[str, dict[str, Any]]:
+    """What the estate deploys, as a cluster keeps it."""
+    found = {}
+    for resource in estate.of_type("kubernetes:apps/v1:Deployment"):
+        name = resource.inputs["metadata"].get("name")
+        if name in all_services():
+            found[name] = copy.deepcopy(dict(resource.inputs))
+            found[name]["spec"]["replicas"] = 3 if name == "strategic" else 2
+            found[name]["metadata"]["generation"] = 7
+    return found
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    server = ApiServer()
+def cluster(
+    deployments: Mapping[str, dict[str, Any]], estate: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[KubernetesApi]:
+    server = KubernetesApi(deployments, str(estate.config["grandmodel:kubernetesVersion"]))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    use_kubeconfig(tmp_path, monkeypatch, server.server_port)
+    monkeypatch.setattr("ops.cluster.time.sleep", lambda _: None)
+    yield server
+    server.shutdown()
+    server.server_close()
+    assert server.refusals == []
+
+
+def use_kubeconfig(directory: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     configuration = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
         "users": [{"name": "u", "user": {}}],
         "contexts": [{"name": "production", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "production",
     }
-    file = tmp_path / "kubeconfig"
+    file = directory / "kubeconfig"
     file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
     # The client reads its default location when it is imported.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
-def test_an_emergency_scales_to_zero_and_back_to_what_was(cluster: ApiServer) -> None:
-    shutdown = ["emergency", "shutdown", "--reason", "drill", "--context", "production", "--yes"]
-    assert runner.invoke(app, [*shutdown, "--dry-run"]).exit_code == 0
-    assert cluster.patches == []
-    assert runner.invoke(app, shutdown).exit_code == 0
-    assert cluster.replicas == {"strategic": 0, "tactical": 0}
-    recover = ["emergency", "recover", "--reason", "over", "--context", "production", "--yes", "--json"]
-    result = runner.invoke(app, recover)
-    assert result.exit_code == 0, result.output
-    assert cluster.replicas == {"strategic": 3, "tactical": 2}
+def ops(*arguments: str) -> Result:
+    return runner.invoke(app, arguments)
 
 
-def test_recovering_what_runs_already_leaves_its_replicas_alone(cluster: ApiServer) -> None:
-    recover = ["emergency", "recover", "--reason", "mistake", "--context", "production", "--yes"]
-    assert runner.invoke(app, recover).exit_code == 0
-    assert cluster.replicas == {"strategic": 3, "tactical": 2}
-    assert cluster.patches == []
-
-
-def test_a_workload_goes_back_to_the_image_before(cluster: ApiServer) -> None:
-    arguments = ["rollback", "strategic", "--context", "production"]
-    planned = runner.invoke(app, [*arguments, "--dry-run"])
-    assert image("a") in planned.stdout.replace("\n", "")
-    assert cluster.patches == []
-    assert runner.invoke(app, [*arguments, "--yes"]).exit_code == 0
-    assert cluster.image == image("a")
-    refused = runner.invoke(app, [*arguments, "--to", "sha256:unknown", "--yes"])
-    assert refused.exit_code == 2
-    assert "no earlier revision" in refused.stderr
-
-
-def test_without_permission_nothing_is_changed_and_one_line_says_so(cluster: ApiServer) -> None:
-    cluster.forbidden = True
-    result = runner.invoke(app, ["rollback", "strategic", "--context", "production", "--yes"])
-    assert result.exit_code == 2
+def refused_in_one_line(result: Result) -> str:
+    assert result.exit_code == 2, result.output
     (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+SHUTDOWN = ("emergency", "shutdown", "--reason", "drill", "--context", "production", "--yes")
+RECOVER = ("emergency", "recover", "--reason", "over", "--context", "production", "--yes")
+ROLLBACK = ("rollback", "strategic", "--context", "production", "--yes")
+
+
+def test_an_emergency_scales_to_zero_and_back_to_what_was(cluster: KubernetesApi) -> None:
+    assert ops(*SHUTDOWN, "--dry-run").exit_code == 0
+    assert cluster.patches == []
+    assert ops(*SHUTDOWN).exit_code == 0
+    assert cluster.replicas() == {"strategic": 0, "tactical": 0}
+    result = ops(*RECOVER, "--json")
+    assert result.exit_code == 0, result.output
+    assert cluster.replicas() == {"strategic": 3, "tactical": 2}
+
+
+def test_a_second_shutdown_forgets_nothing(cluster: KubernetesApi) -> None:
+    assert ops(*SHUTDOWN).exit_code == ops(*SHUTDOWN).exit_code == 0
+    assert ops(*RECOVER).exit_code == 0
+    assert cluster.replicas() == {"strategic": 3, "tactical": 2}
+
+
+def test_recovering_what_runs_already_leaves_its_replicas_alone(cluster: KubernetesApi) -> None:
+    assert ops(*RECOVER).exit_code == 0
+    assert cluster.replicas() == {"strategic": 3, "tactical": 2}
+    assert cluster.patches == []
+
+
+def deployed(cluster: KubernetesApi, *digests: str) -> None:
+    """Roll the strategic service through images, to their end."""
+    for digest in digests:
+        Cluster("production").set_image(Service.STRATEGIC, image(digest))
+        Cluster("production").wait_rolled_out(Service.STRATEGIC, pause=0)
+    cluster.patches.clear()
+
+
+def test_a_workload_goes_back_to_the_image_before(cluster: KubernetesApi) -> None:
+    deployed(cluster, "a", "b")
+    planned = ops("rollback", "strategic", "--context", "production", "--dry-run")
+    assert image("a") in planned.stdout.replace("\n", "")
+    assert "production" in planned.stdout
+    assert cluster.patches == []
+    assert ops(*ROLLBACK).exit_code == 0
+    assert cluster.image("strategic") == image("a")
+
+
+def test_a_rollback_changes_the_image_and_nothing_else(
+    cluster: KubernetesApi, deployments: Mapping[str, dict[str, Any]]
+) -> None:
+    deployed(cluster, "a", "b")
+    assert ops(*ROLLBACK).exit_code == 0
+    after = copy.deepcopy(cluster.rollouts["strategic"].deployment)
+    after["spec"]["template"]["spec"]["containers"][0]["image"] = deployments["strategic"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]["image"]
+    after["metadata"]["generation"] = 7
+    assert after == deployments["strategic"]
+
+
+def test_old_pods_that_are_ready_do_not_count_as_rolled_back(cluster: KubernetesApi) -> None:
+    deployed(cluster, "a", "b")
+    before = len(cluster.requests)
+    assert ops(*ROLLBACK).exit_code == 0
+    after_patch = [method for method, _ in cluster.requests[before:]]
+    assert after_patch[after_patch.index("PATCH") + 1 :].count("GET") >= 3
+
+
+def test_a_rollback_whose_pods_crash_is_told_and_not_called_verified(cluster: KubernetesApi) -> None:
+    deployed(cluster, "a", "b")
+    cluster.never_ready = True
+    result = ops(*ROLLBACK)
+    line = refused_in_one_line(result)
+    assert "Kubernetes gave up" in line
+    assert "verified" not in result.stdout
+
+
+def test_a_version_that_never_ran_is_refused(cluster: KubernetesApi) -> None:
+    deployed(cluster, "a", "b")
+    line = refused_in_one_line(ops(*ROLLBACK, "--to", "sha256:unknown"))
+    assert "no earlier revision" in line
+    assert image("a").rpartition("@")[2] in line
+    assert cluster.patches == []
+
+
+@pytest.mark.parametrize("command", [SHUTDOWN, ROLLBACK])
+@pytest.mark.parametrize("denied", ["get", "patch"])
+def test_without_permission_nothing_is_changed_and_one_line_says_so(
+    cluster: KubernetesApi, command: tuple[str, ...], denied: str
+) -> None:
+    deployed(cluster, "a", "b")
+    cluster.verbs.discard(denied)
+    line = refused_in_one_line(ops(*command))
     assert "403" in line
     assert cluster.patches == []
 
 
-def test_a_wrong_context_is_refused(cluster: ApiServer) -> None:
-    result = runner.invoke(app, ["emergency", "shutdown", "--reason", "x", "--context", "elsewhere", "--yes"])
-    assert result.exit_code == 2
-    assert "elsewhere" in result.stderr
+@pytest.mark.parametrize("command", [SHUTDOWN, RECOVER, ROLLBACK])
+def test_a_wrong_context_is_refused(cluster: KubernetesApi, command: tuple[str, ...]) -> None:
+    line = refused_in_one_line(ops(*(word.replace("production", "elsewhere") for word in command)))
+    assert "elsewhere" in line
+    assert cluster.requests == []
+
+
+def test_nobody_rolls_back_a_cluster_that_was_not_named(cluster: KubernetesApi) -> None:
+    deployed(cluster, "a", "b")
+    line = refused_in_one_line(ops("rollback", "strategic", "--yes"))
+    assert "--context" in line
+    assert "production" in line
     assert cluster.patches == []
 
 
-def test_the_commands_look_where_the_estate_deploys() -> None:
-    estate = capture("production", resolved=True)
-    deployed = [resource.inputs for resource in estate.of_type("kubernetes:apps/v1:Deployment")]
+@pytest.mark.parametrize("command", [SHUTDOWN, ROLLBACK])
+def test_a_cluster_that_does_not_answer_is_refused(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        use_kubeconfig(tmp_path, monkeypatch, nobody.getsockname()[1])
+        assert "cannot be reached" in refused_in_one_line(ops(*command))
+
+
+def test_a_kubeconfig_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_kubeconfig(tmp_path, monkeypatch, 1)
+    (tmp_path / "kubeconfig").write_text("clusters: 7\n", encoding="utf-8")
+    assert "kubeconfig" in refused_in_one_line(ops(*ROLLBACK))
+
+
+def ask(cluster: KubernetesApi, method: str, path: str, body: object = None, kind: str = STRATEGIC_MERGE) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", cluster.server_port)
+    connection.request(method, path, json.dumps(body), {"Content-Type": kind})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_the_stand_in_refuses_what_a_cluster_would(cluster: KubernetesApi) -> None:
+    deployment = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/strategic"
+    assert ask(cluster, "GET", "/apis/apps/v1/namespaces/strategic/deployments/strategic") == 404
+    assert ask(cluster, "GET", deployment + "?pretty=1&watcher=1") == 400
+    assert ask(cluster, "PATCH", deployment, {"spec": {"replicas": 0}}, "application/json-patch+json") == 415
+    assert ask(cluster, "PATCH", deployment, {"spec": {"replicas": "none"}}) == 422
+    assert ask(cluster, "PATCH", deployment, {"spec": {"replica": 0}}) == 422
+    assert cluster.patches == []
+    assert len(cluster.refusals) == 5
+    cluster.refusals.clear()
+
+
+def test_its_deployments_are_what_the_version_takes(deployments: Mapping[str, dict[str, Any]], estate: Capture) -> None:
+    assert set(deployments) == set(all_services())
+    for deployment in deployments.values():
+        kubernetes_validate.validate(deployment, str(estate.config["grandmodel:kubernetesVersion"]), strict=True)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_rollout_that_takes_too_long_is_told() -> None:
+    Cluster("production").set_image(Service.STRATEGIC, image("c"))
+    with pytest.raises(OpsError, match="not there after 0 s"):
+        Cluster("production").wait_rolled_out(Service.STRATEGIC, timeout=0)
+
+
+def test_the_commands_look_where_the_estate_deploys(estate: Capture) -> None:
+    deployed_ = [resource.inputs for resource in estate.of_type("kubernetes:apps/v1:Deployment")]
     for service in all_services():
-        (found,) = [inputs for inputs in deployed if inputs["metadata"].get("name") == service]
+        (found,) = [inputs for inputs in deployed_ if inputs["metadata"].get("name") == service]
         assert found["metadata"]["namespace"] == NAMESPACE
         assert found["spec"]["template"]["spec"]["containers"][0]["name"] == service
         assert found["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == service

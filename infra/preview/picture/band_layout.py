@@ -45,7 +45,9 @@ def place_wiring(scene: Scene, facts: Facts, top: float) -> float:
     if not facts.also:
         return top
     total = sum(facts.also.values())
-    lines = wrap([f"{count} {kind}" for kind, count in facts.also.items()], 11, WIDTH - 2 * MARGIN - 190, 2, " · ")
-    scene.texts.append(Text(MARGIN, top + 16, f"And {total} resources of wiring", 12, bold=True, colour="soft"))
-    scene.texts.extend(Text(MARGIN + 190, top + 16 + 16 * n, line, 11, colour="soft") for n, line in enumerate(lines))
+    head = Text(MARGIN, top + 16, f"And {total} resources of wiring", 12, bold=True, colour="soft")
+    left = MARGIN + head.width + 14
+    lines = wrap([f"{count} {kind}" for kind, count in facts.also.items()], 11, WIDTH - MARGIN - left, 2, " · ")
+    scene.texts.append(head)
+    scene.texts.extend(Text(left, top + 16 + 16 * n, line, 11, colour="soft") for n, line in enumerate(lines))
     return top + 16 * len(lines) + 4

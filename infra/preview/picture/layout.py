@@ -37,10 +37,16 @@ def lay_out(facts: Facts) -> Scene:
 
 def _title(scene: Scene, facts: Facts) -> float:
     scene.texts.append(Text(MARGIN, 54, facts.project, 30, bold=True))
-    x = MARGIN + text_width(facts.project, 30) + 4
+    x = MARGIN + text_width(facts.project, 30, bold=True) + 6
     name = facts.stack
     pill = Box(
-        "stack", x, 31, text_width(name, 15) + 28, 30, "production" if name == "production" else "staging", style="chip"
+        "stack",
+        x,
+        31,
+        text_width(name, 15, bold=True) + 28,
+        30,
+        "production" if name == "production" else "staging",
+        style="chip",
     )
     scene.add(
         Box(**{**vars(pill), "texts": (Text(pill.centre, 51, name, 15, bold=True, colour="paper", anchor="middle"),)})
@@ -114,7 +120,7 @@ def _network(scene: Scene, facts: Facts, top: float) -> float:
     )
     scene.boxes.insert(vpc_at, vpc)
     if facts.internet_gateway:
-        chip = text_width(facts.internet_gateway.title, 12) + 24
+        chip = text_width(facts.internet_gateway.title, 12, bold=True) + 24
         scene.add(
             Box(
                 "internet-gateway",

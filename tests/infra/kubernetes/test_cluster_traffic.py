@@ -8,6 +8,8 @@ from typing import Any
 
 from infra.preview.model import Capture
 
+KUBERNETES_API = "172.20.0.1/32"
+"""First address of ``serviceCidr``: the Service of the API server."""
 NAMESPACES = {"grandmodel", "monitoring", "cert-manager", "node-agents"}
 
 
@@ -42,7 +44,34 @@ def test_no_pod_reaches_beyond_the_vpc(estate: Capture) -> None:
         for cidr, _, ports in addresses(spec.get("egress", []), "to"):
             inside = IPv4Network(cidr).subnet_of(vpc)
             pod_identity = cidr == "169.254.170.23/32" and ports == [80]
-            assert inside or pod_identity, f"{key} may reach {cidr}"
+            api_server = cidr == KUBERNETES_API and ports == [443]
+            assert inside or pod_identity or api_server, f"{key} may reach {cidr}"
+
+
+def test_only_those_that_ask_the_api_server_reach_it_by_its_service(estate: Capture) -> None:
+    """Its Service's address is no pod's and lies outside the VPC: without this, discovery and certificates stop."""
+    allowed = {
+        key
+        for key, spec in policies(estate).items()
+        for cidr, _, _ in addresses(spec.get("egress", []), "to")
+        if cidr == KUBERNETES_API
+    }
+    assert allowed == {
+        ("cert-manager", "cert-manager"),
+        ("monitoring", "prometheus-scrapes"),
+        ("monitoring", "prometheus-adapter"),
+    }
+
+
+def test_prometheus_has_a_token_to_discover_pods_with(estate: Capture) -> None:
+    [account] = [
+        r.inputs
+        for r in estate.custom
+        if r.type.endswith(":ServiceAccount") and r.inputs["metadata"]["name"] == "prometheus"
+    ]
+    [release] = [r.inputs for r in estate.custom if r.type.endswith(":Release") and r.name == "prometheus"]
+    assert account["automountServiceAccountToken"] is False
+    assert release["values"]["server"]["automountServiceAccountToken"] is True
 
 
 def test_only_jobs_and_services_reach_the_database(estate: Capture) -> None:

@@ -251,3 +251,22 @@ def test_jobs_by_the_calendar_never_overlap_and_clean_up(estate: Capture) -> Non
     assert weekly["schedule"].split()[-1] == "0"
     [container] = weekly["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert "python -m ops backup strategic --to" in container["args"][0]
+
+
+def test_a_pod_serves_until_the_load_balancer_has_forgotten_it(estate: Capture) -> None:
+    """Targets by address get new connections for two minutes after they were deregistered."""
+    bound = {target["spec"]["serviceRef"]["name"] for target in of_kind(estate, "TargetGroupBinding").values()}
+    assert bound == {"strategic", "tactical", "gateway"}
+    delays = [int(r.inputs["deregistrationDelay"]) for r in estate.custom if r.type == "aws:lb/targetGroup:TargetGroup"]
+    for name in bound:
+        spec = of_kind(estate, "Deployment")[name]["spec"]["template"]["spec"]
+        [container] = spec["containers"]
+        assert container["lifecycle"]["preStop"]["sleep"]["seconds"] > 120, name
+        assert all(delay > spec["terminationGracePeriodSeconds"] for delay in delays), name
+
+
+def test_a_new_pod_counts_only_when_the_load_balancer_sends_it_traffic(estate: Capture) -> None:
+    assert (
+        of_kind(estate, "Namespace")[NAMESPACE]["metadata"]["labels"]["elbv2.k8s.aws/pod-readiness-gate-inject"]
+        == "enabled"
+    )

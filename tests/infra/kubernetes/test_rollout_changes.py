@@ -28,6 +28,29 @@ def test_another_image_rolls_its_deployment_and_nothing_that_serves_or_stores(va
     assert paths == {"spec.template.spec.containers[0].image"}
 
 
+def changed_by(vary: Vary, key: str) -> dict[str, set[str]]:
+    """Names of what another digest changes, by what happens to it."""
+    before, after = (vary("production", {f"grandmodel:{key}": digest(letter)}) for letter in "ab")
+    changes = compare(before, after)
+    assert changes.losses == ()
+    found: dict[str, set[str]] = {}
+    for change in changes.changes:
+        found.setdefault(change.kind, set()).add(change.resource.name)
+    return found
+
+
+def test_another_gateway_rolls_its_deployment_alone(vary: Vary) -> None:
+    assert changed_by(vary, "gatewayImageDigest") == {"changed": {"gateway"}}
+
+
+def test_another_strategic_image_rolls_its_deployment_and_the_jobs_of_the_databases(vary: Vary) -> None:
+    """One image knows the operations of both databases, so its scheduled jobs follow it; they run at night."""
+    found = changed_by(vary, "strategicImageDigest")
+    jobs = {name for name in found["changed"] if "-maintenance-" in name}
+    assert len(jobs) == 8
+    assert found == {"changed": {"strategic", *jobs}, "replaced": {"strategic-migration"}}
+
+
 def test_a_rollback_builds_nothing(vary: Vary) -> None:
     pinned = vary("staging", {"grandmodel:tacticalImageDigest": digest("a")})
     assert "images-tactical" not in {r.name for r in pinned.custom}
