@@ -17,6 +17,7 @@ import structlog
 import torch
 
 from app.contract import WINDOW_BARS, WINDOW_FEATURES
+from app.service.idempotency import AnsweredRequests
 from app.service.problems import ProblemError
 from app.service.runtime import Runtime
 from app.tactical import metrics
@@ -54,6 +55,7 @@ class Parts:
     jobs: JobStore
     runner: JobRunner
     streams: EventStreams
+    answered: AnsweredRequests
 
 
 def create_parts(settings: TacticalSettings, runtime: Runtime) -> Parts:
@@ -79,6 +81,7 @@ def create_parts(settings: TacticalSettings, runtime: Runtime) -> Parts:
         jobs=jobs,
         runner=JobRunner(jobs, files, devices, settings),
         streams=EventStreams(jobs, runtime.draining),
+        answered=AnsweredRequests(runtime.database),
     )
 
 
