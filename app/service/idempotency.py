@@ -1,8 +1,9 @@
 """Changes that a client may repeat: ``Idempotency-Key`` on routes that answer with one JSON document.
 
 The answer is committed in the transaction of the change, under the client's key. A repetition finds it there and
-changes nothing. That holds across processes and restarts, because the primary key of ``idempotency_keys`` decides; within one
-process repetitions also wait for each other, so that nothing is computed twice. Maintenance drops keys after a day.
+changes nothing. That holds across processes and restarts, because the primary key of ``idempotency_keys`` decides;
+within one process repetitions also wait for each other, so that nothing is computed twice. Maintenance drops keys
+after a day.
 """
 
 from __future__ import annotations
