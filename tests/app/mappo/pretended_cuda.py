@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -33,27 +33,28 @@ def _getitem(tensor: Tensor, keys: Any) -> Tensor:
     return _indexed(tensor, keys if isinstance(keys, tuple) else (keys,))
 
 
+def _invert(tensor: Tensor) -> Tensor:
+    return torch.ops.aten.bitwise_not.default(tensor)  # type: ignore[no-any-return]
+
+
 def _copy(tensor: Tensor, source: Tensor) -> Tensor:
     return torch.ops.aten.copy_.default(tensor, source)  # type: ignore[no-any-return]
 
 
-def _to(tensor: Tensor, target: Any) -> Tensor:
-    wanted = {"dtype": target} if isinstance(target, torch.dtype) else {"device": torch.device(target)}
-    if (
-        wanted.get("dtype", tensor.dtype) == tensor.dtype
-        and wanted.get("device", tensor.device).type == tensor.device.type
-    ):
-        return tensor
-    return torch.ops.aten._to_copy.default(tensor, **wanted)  # type: ignore[no-any-return]
+def _to(tensor: Tensor, target: torch.dtype | torch.device | str) -> Tensor:
+    if isinstance(target, torch.dtype):
+        return tensor if tensor.dtype == target else torch.ops.aten._to_copy.default(tensor, dtype=target)
+    device = torch.device(target)
+    return tensor if tensor.device.type == device.type else torch.ops.aten._to_copy.default(tensor, device=device)
 
 
 def _contiguous(tensor: Tensor, **kwargs: Any) -> Tensor:
-    return tensor if tensor.is_contiguous() else torch.ops.aten.clone.default(tensor, **kwargs)  # type: ignore[no-any-return]
+    return tensor if tensor.is_contiguous() else torch.ops.aten.clone.default(tensor, **kwargs)
 
 
 _AROUND: dict[str, Callable[..., Any]] = {
     "__getitem__": _getitem,
-    "__invert__": lambda tensor: torch.ops.aten.bitwise_not.default(tensor),
+    "__invert__": _invert,
     "copy_": _copy,
     "to": _to,
     "contiguous": _contiguous,
@@ -79,11 +80,11 @@ def _indexed(tensor: Tensor, keys: tuple[Any, ...]) -> Tensor:
     return tensor
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation that waits for the device or moves data between devices; answers reads with ``number``."""
 
     def __init__(self, number: float | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.number = number
         self.waits: list[str] = []
 
@@ -121,5 +122,10 @@ def pretended_cuda(*, host_reads: float | None = None) -> Iterator[list[str]]:
     ``host_reads`` is what a number read back is taken for; None lets the reading fail.
     """
     watch = _Watch(host_reads)
-    with patch.multiple(Tensor, **_AROUND), FakeTensorMode(allow_non_fake_inputs=False), watch, torch.no_grad():
+    with (
+        patch.multiple(Tensor, **cast("dict[str, Any]", _AROUND)),
+        FakeTensorMode(allow_non_fake_inputs=False),
+        watch,
+        torch.no_grad(),
+    ):
         yield watch.waits

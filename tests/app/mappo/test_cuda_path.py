@@ -54,7 +54,10 @@ def batch(device: str, steps: int = 24, seed: int = 0) -> Batch:
 class Trail:
     """Three agents walk along fixed numbers on any device; an episode has four steps."""
 
-    num_envs, num_agents, num_actions, observation_shape = 4, 3, 5, (10,)
+    num_envs = 4
+    num_agents = 3
+    num_actions = 5
+    observation_shape: tuple[int, ...] = (10,)
 
     def __init__(self, device: str) -> None:
         self._numbers = torch.zeros(4, 3, 10, device=device)

@@ -124,7 +124,7 @@ def test_a_key_that_is_none_is_refused_and_nothing_is_trained(tactical_server: A
         answer = client.post(
             "/api/tactical/train",
             content=json.dumps(TRAINING),
-            headers=[(b"Content-Type", b"application/json"), (b"Idempotency-Key", key)],  # type: ignore[list-item]
+            headers=[(b"Content-Type", b"application/json"), (b"Idempotency-Key", key)],
         )
     assert answer.status_code == 422, answer.text
     assert answer.json()["errors"][0]["pointer"] == "header Idempotency-Key"
