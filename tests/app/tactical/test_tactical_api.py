@@ -10,6 +10,8 @@ import numpy as np
 import psycopg
 import pytest
 
+from app.service.tokens import mint_token
+
 SECRET = "a secret of thirty-two bytes and more"
 
 
@@ -152,7 +154,11 @@ def test_a_body_of_101_megabytes_is_refused(tactical_server: Any) -> None:
         "nonsense",
         jwt.encode({"sub": "x", "roles": ["admin"]}, "", algorithm="none"),
         jwt.encode({"sub": "x", "roles": ["admin"]}, "w" * 32, algorithm="HS256"),
+        mint_token(SECRET, subject="x", roles=["admin"], lifetime=-120.0),
+        mint_token(SECRET, subject="x", roles=["admin"], issuer="another"),
+        mint_token(SECRET, subject="x", roles=["admin"], audience="another"),
     ],
+    ids=["none", "nonsense", "unsigned", "another key", "expired", "another issuer", "another audience"],
 )
 def test_without_a_valid_token_nothing_is_answered(tactical_server: Any, token: str | None) -> None:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
