@@ -67,6 +67,8 @@ def create_parts(settings: TacticalSettings, runtime: Runtime) -> Parts:
     """
     files = open_store(settings.model_store_url)
     devices = training_devices(settings.devices)
+    if settings.devices == "auto" and devices[0].name == "cpu":
+        _log.info("no GPU found: trainings run on the CPU")
     models = ModelStore(runtime.database)
     policies = Policies(models, files)
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
