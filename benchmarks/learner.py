@@ -13,11 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 
 from app.mappo import Learner, MappoConfig, VectorEnv
 from app.mappo.advantages import generalised_advantages
+from app.mappo.networks import NARROW
 from benchmarks.environments.windows import Windows
 from benchmarks.figures import Figure, summarise, time_runs
 from benchmarks.learning import TASKS
@@ -77,6 +79,28 @@ def _tactical() -> Iterator[Figure]:
         "tactical training in process, warm", time_runs(train_tactical, runs=15), "ms", bar=250.0, aim=100.0, note=note
     )
     yield _figure("the same, plain reference", time_runs(plain, runs=5), "ms", note="benchmarks/plain_mappo.py")
+    learner = Learner(Windows(), TACTICAL, seed=0)
+    yield _products_alone(learner, samples=30, steps=100)
+
+
+def _products_alone(learner: Learner, *, samples: int, steps: int) -> Figure:
+    """What no float32 implementation goes below here: the products of ``steps`` gradient steps, one after another."""
+    products = []
+    for network in (learner.actor.network, learner.critic.network):
+        for layer, (inputs, outputs) in enumerate(pairwise(network.sizes)):
+            shapes = ((samples, inputs), (inputs, outputs), (samples, outputs))
+            read, weight, gradient = (torch.randn(network.groups, *shape) for shape in shapes)
+            products += [(read, weight), (read.mT, gradient), (gradient, weight.mT)][: 3 if layer else 2]
+    wide = [pair for pair in products if min(*pair[0].shape[1:], *pair[1].shape[1:]) >= NARROW]
+
+    def multiply() -> None:
+        for _ in range(steps):
+            for left, right in wide:
+                torch.bmm(left, right)
+
+    operations = steps * sum(2 * left.numel() * right.shape[-1] for left, right in wide)
+    note = f"{operations / 1e9:.1f} GFLOP in float32; layers of fewer than {NARROW} outputs left out"
+    return _figure("the same, its products alone", time_runs(multiply, runs=9), "ms", note=note)
 
 
 def _fresh_process() -> Iterator[Figure]:
@@ -124,6 +148,7 @@ def _update() -> Iterator[Figure]:
         "ms",
         note="benchmarks/plain_mappo.py",
     )
+    yield _products_alone(learner, samples=900, steps=10)
 
 
 def _throughput() -> Iterator[Figure]:

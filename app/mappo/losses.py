@@ -84,15 +84,16 @@ def policy_loss(
 def value_gradient(values: Tensor, old_values: Tensor, targets: Tensor, *, clip: float | None, delta: float) -> Tensor:
     """Gradient (N, A) of :func:`value_loss` with respect to ``values``.
 
-    Huber's derivative is the error clamped to ``delta``. Where the clipped value's loss is the larger one, the
-    gradient passes only if the value is still inside its clipping range; there both values are the same.
+    Huber's derivative is the error clamped to ``delta``. It passes where the value is inside its clipping range (both
+    values are the same there, but for rounding), and outside where the value's own loss is the larger one.
     """
     error = values - targets
     gradient = error.clamp(-delta, delta)
     if clip is not None:
-        clipped = old_values + (values - old_values).clamp(-clip, clip)
+        move = values - old_values
+        clipped = old_values + move.clamp(-clip, clip)
         # Huber's loss grows with the absolute error, so comparing errors compares losses.
-        gradient = gradient * (error.abs() >= (clipped - targets).abs())
+        gradient = gradient * ((move.abs() <= clip) | (error.abs() >= (clipped - targets).abs()))
     return gradient.div_(values.numel())
 
 

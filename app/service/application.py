@@ -110,7 +110,7 @@ def build(definition: ServiceDefinition, settings: ServiceSettings, runtime: Run
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["Idempotent-Replayed", "X-Request-ID", "Retry-After"],
         )
     return Application(asgi, edge.hot_lane, app, parts)
 

@@ -223,11 +223,11 @@ def _show_progress(*, quiet: bool) -> Any:  # noqa: ANN401 - a callback
         point, share = progress.point, progress.share
         first.append(share) if not first else None
         seconds = time.monotonic() - started
-        left = seconds * (1 - share) / max(share - first[0], 1e-9) if len(first) and share > first[0] else 0.0
+        left = f"{seconds * (1 - share) / (share - first[0]):.0f} s" if share > first[0] else "?"
         done = round(share * _BAR_WIDTH)
         text = (
             f"[{'#' * done}{'.' * (_BAR_WIDTH - done)}] {share:4.0%}  {point.episodes:,} episodes  "
-            f"return {point.episode_return:+.3f} %  entropy {point.entropy:.2f}  {seconds:.0f} s, {left:.0f} s left"
+            f"return {point.episode_return:+.3f} %  entropy {point.entropy:.2f}  {seconds:.0f} s, {left} left"
         )
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="\n" if share >= 1 else "", file=sys.stderr, flush=True)

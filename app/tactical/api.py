@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from typing import Annotated
 from uuid import UUID
 
-import numpy as np
-import structlog
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.service.application import require
+from app.service.database import Connection
+from app.service.idempotency import RESPONSE_HEADERS, RequestKey, Within, keep_answer, request_key
 from app.service.permissions import Permission, Principal
-from app.service.problems import FieldError, ProblemError, unprocessable
-from app.tactical import metrics
+from app.service.problems import ProblemError
 from app.tactical.events import last_event_id
 from app.tactical.job_store import JobRow
-from app.tactical.jobs import MODELS
 from app.tactical.parts import Parts
-from app.tactical.registry import StorageError, storage_problem
 from app.tactical.schemas import (
     Activation,
     Job,
@@ -33,17 +28,16 @@ from app.tactical.schemas import (
     TrainAnswer,
     TrainRequest,
 )
-from app.tactical.store import ModelRow, NewModel, Requester
-from app.tactical.tape import WindowError
-from app.tactical.trainer import TrainingCancelledError, TrainingDivergedError
-from app.tactical.training import TrainedModel, checked_bars, encode_bars, train_on_window
+from app.tactical.store import Activated, ModelRow, Requester
+from app.tactical.synchronous import train_and_keep
+from app.tactical.training import checked_bars, encode_bars
 
 router = APIRouter()
-_log = structlog.stdlib.get_logger(__name__)
 
 Reader = Annotated[Principal, Depends(require(Permission.READ))]
 Trainer = Annotated[Principal, Depends(require(Permission.TRAIN))]
 Activator = Annotated[Principal, Depends(require(Permission.ACTIVATE))]
+Key = Annotated[RequestKey | None, Depends(request_key)]
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -59,88 +53,47 @@ def _requester(request: Request, principal: Principal) -> Requester:
     return Requester(principal.subject, request.scope["request_id"])
 
 
-@router.post("/train", tags=["training"], summary="Train there and then", operation_id="train")
-async def train(request: Request, body: TrainRequest, principal: Trainer, parts: UsedParts) -> TrainAnswer:
+@router.post(
+    "/train",
+    tags=["training"],
+    summary="Train there and then",
+    operation_id="train",
+    responses={200: {"headers": RESPONSE_HEADERS}},
+)
+async def train(
+    request: Request, response: Response, body: TrainRequest, principal: Trainer, parts: UsedParts, key: Key
+) -> TrainAnswer:
     """Trains the three agents on one window. The answer is sent when the new model version is committed."""
-    began = time.perf_counter()
-    try:
-        trained = await _train(parts, principal.subject, body)
-        model = await _keep(parts, trained, _requester(request, principal))
-    except BaseException:
-        metrics.TRAININGS.labels("synchronous", "failed").inc()
-        raise
-    seconds = time.perf_counter() - began
-    metrics.TRAININGS.labels("synchronous", "succeeded").inc()
-    metrics.TRAINING_TIME.set(seconds)
-    metrics.TRAINING_DURATION.observe(seconds)
-    metrics.TRAINING_STEPS.inc(trained.steps)
-    metrics.TRAINING_RETURN.labels("before").set(trained.metrics["return_before"])
-    metrics.TRAINING_RETURN.labels("after").set(trained.metrics["return_after"])
-    metrics.TRAINING_LOSS.labels("policy").set(trained.metrics["policy_loss"])
-    metrics.TRAINING_LOSS.labels("value").set(trained.metrics["value_loss"])
-    if seconds > parts.settings.training_target_seconds:
-        _log.warning("training slower than its target", seconds=seconds, target=parts.settings.training_target_seconds)
-    return TrainAnswer(
-        model_version=model.version,
-        episodes=trained.metrics["episodes"],
-        steps=trained.steps,
-        return_before=trained.metrics["return_before"],
-        return_after=trained.metrics["return_after"],
-        policy_loss=[point["policy_loss"] for point in trained.episodes],
-        value_loss=[point["value_loss"] for point in trained.episodes],
-        training_seconds=trained.metrics["seconds"],
-        total_seconds=seconds,
-    )
+    requester = _requester(request, principal)
+    return await parts.answered.once(key, TrainAnswer, lambda: train_and_keep(parts, body, requester, key), response)
 
 
-async def _train(parts: Parts, client: str, body: TrainRequest) -> TrainedModel:
-    data = body.training_data
-    window = np.array(data.data, dtype=np.float64).clip(-1.0, 1.0).astype(np.float32)
-    episodes = data.episodes if data.episodes is not None else parts.settings.default_episodes
-    device = min(parts.devices, key=lambda candidate: candidate.waiting)
-    given_up = threading.Event()
-    try:
-        return await device.run_short(
-            client,
-            lambda: train_on_window(
-                window,
-                episodes=episodes,
-                seed=data.seed,
-                device=device.name,
-                jit=parts.settings.jit_enabled,
-                cancelled=given_up.is_set,
-            ),
-        )
-    except WindowError as error:
-        raise unprocessable(str(error), [FieldError("/training_data/data", str(error))]) from error
-    except TrainingDivergedError as error:
-        raise unprocessable(f"Nothing was learned from this window: {error}.", []) from error
-    except TrainingCancelledError as error:
-        raise ProblemError(408, "request-timeout", str(error)) from error
-    finally:
-        given_up.set()  # nobody waits for it any more
-
-
-async def _keep(parts: Parts, trained: TrainedModel, requester: Requester) -> NewModel:
-    path = f"{MODELS}/{trained.version}.safetensors"
-    try:
-        file = await asyncio.to_thread(parts.files.write, path, trained.content)
-    except StorageError as error:
-        raise storage_problem(error) from error
-    model = NewModel(trained.version, file, trained.metrics, trained.episodes)
-    await parts.models.add(model, requester)
-    parts.policies.remember(trained.version, trained.policy)
-    return model
-
-
-@router.post("/jobs", tags=["jobs"], summary="Queue a longer training", status_code=202, operation_id="create_job")
-async def create_job(request: Request, body: JobRequest, principal: Trainer, parts: UsedParts) -> Job:
+@router.post(
+    "/jobs",
+    tags=["jobs"],
+    summary="Queue a longer training",
+    status_code=202,
+    operation_id="create_job",
+    responses={202: {"headers": RESPONSE_HEADERS}},
+)
+async def create_job(
+    request: Request, response: Response, body: JobRequest, principal: Trainer, parts: UsedParts, key: Key
+) -> Job:
     """Queues a training on bars. The answer is sent when the job is committed; it survives any restart."""
+    requester = _requester(request, principal)
+    return await parts.answered.once(key, Job, lambda: _queue(parts, body, requester, key), response)
+
+
+async def _queue(parts: Parts, body: JobRequest, requester: Requester, key: RequestKey | None) -> Job:
     bars = await asyncio.to_thread(checked_bars, body)
     content = await asyncio.to_thread(encode_bars, bars)
     source = "bars" if body.simulation is None else "simulation"
     parameters = {"episodes": body.episodes, "seed": body.seed, "bars": len(bars), "source": source}
-    row = await parts.jobs.add(_requester(request, principal), parameters, content)
+
+    async def keep(connection: Connection, row: JobRow) -> None:
+        await keep_answer(connection, key, _job(row))
+
+    row = await parts.jobs.add(requester, parameters, content, keep)
     parts.runner.wake()
     return _job(row)
 
@@ -243,17 +196,22 @@ async def list_models(
     tags=["models"],
     summary="Let a version act",
     operation_id="activate_model",
-    responses={404: {"description": "No such version."}},
+    responses={200: {"headers": RESPONSE_HEADERS}, 404: {"description": "No such version."}},
 )
-async def activate_model(request: Request, version: str, principal: Activator, parts: UsedParts) -> Activation:
+async def activate_model(
+    request: Request, response: Response, version: str, principal: Activator, parts: UsedParts, key: Key
+) -> Activation:
     """Loads and verifies the version first; every process takes it up within a second."""
-    row = await parts.models.get(version)
-    if row is None:
-        raise ProblemError(404, "unknown-model", f"There is no model version {version!r}.")
-    await parts.policies.get(version)
-    previous = await parts.models.activate(version, _requester(request, principal))
-    await parts.policies.follow()
-    return Activation(version=version, previous=previous)
+
+    async def activate() -> Activation:
+        if await parts.models.get(version) is None:
+            raise ProblemError(404, "unknown-model", f"There is no model version {version!r}.")
+        await parts.policies.get(version)
+        change = await parts.models.activate(version, _requester(request, principal), _activation_keeper(key))
+        await parts.policies.follow()
+        return _activation(change)
+
+    return await parts.answered.once(key, Activation, activate, response)
 
 
 @router.post(
@@ -261,15 +219,29 @@ async def activate_model(request: Request, version: str, principal: Activator, p
     tags=["models"],
     summary="Let the version before act again",
     operation_id="roll_back_model",
-    responses={409: {"description": "There is no version before."}},
+    responses={200: {"headers": RESPONSE_HEADERS}, 409: {"description": "There is no version before."}},
 )
-async def roll_back_model(request: Request, principal: Activator, parts: UsedParts) -> Activation:
+async def roll_back_model(
+    request: Request, response: Response, principal: Activator, parts: UsedParts, key: Key
+) -> Activation:
     """Goes back to the version that acted before the present one; twice goes back two versions."""
-    change = await parts.models.roll_back(_requester(request, principal))
-    if change is None:
-        raise ProblemError(409, "no-previous-model", "There is no version to go back to.")
-    await parts.policies.follow()
-    return Activation(version=change[0], previous=change[1])
+
+    async def roll_back() -> Activation:
+        change = await parts.models.roll_back(_requester(request, principal), _activation_keeper(key))
+        if change is None:
+            raise ProblemError(409, "no-previous-model", "There is no version to go back to.")
+        await parts.policies.follow()
+        return _activation(change)
+
+    return await parts.answered.once(key, Activation, roll_back, response)
+
+
+def _activation(change: Activated) -> Activation:
+    return Activation(version=change.version, previous=change.previous)
+
+
+def _activation_keeper(key: RequestKey | None) -> Within[Activated]:
+    return lambda connection, change: keep_answer(connection, key, _activation(change))
 
 
 def _model(row: ModelRow, active: str | None) -> Model:

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from app.service.audit import record_change
 from app.service.database import Connection, Database
+from app.service.idempotency import Within
 from app.tactical.registry import StoredFile
 from app.tactical.store import NewModel, Requester, insert_model
 
@@ -133,8 +134,10 @@ class JobStore:
         self._owner = owner
         self._lease_seconds = lease_seconds
 
-    async def add(self, requester: Requester, parameters: dict[str, Any], bars: bytes) -> JobRow:
-        """Queue a job."""
+    async def add(
+        self, requester: Requester, parameters: dict[str, Any], bars: bytes, within: Within[JobRow]
+    ) -> JobRow:
+        """Queue a job, and commit with it what ``within`` adds."""
         async with self._database.transaction() as connection:
             cursor = connection.cursor(row_factory=class_row(JobRow))
             await cursor.execute(
@@ -146,6 +149,7 @@ class JobStore:
             assert job is not None  # noqa: S101 - RETURNING gives a row
             await connection.execute(_INSERT_EVENT, (job.id, "queued", Jsonb({})))
             await _audit(connection, requester, "jobs.create", job.id)
+            await within(connection, job)
         return job
 
     async def get(self, job_id: UUID) -> JobRow | None:

@@ -17,6 +17,7 @@ import structlog
 import torch
 
 from app.contract import WINDOW_BARS, WINDOW_FEATURES
+from app.service.idempotency import AnsweredRequests
 from app.service.problems import ProblemError
 from app.service.runtime import Runtime
 from app.tactical import metrics
@@ -54,6 +55,7 @@ class Parts:
     jobs: JobStore
     runner: JobRunner
     streams: EventStreams
+    answered: AnsweredRequests
 
 
 def create_parts(settings: TacticalSettings, runtime: Runtime) -> Parts:
@@ -65,6 +67,8 @@ def create_parts(settings: TacticalSettings, runtime: Runtime) -> Parts:
     """
     files = open_store(settings.model_store_url)
     devices = training_devices(settings.devices)
+    if settings.devices == "auto" and devices[0].name == "cpu":
+        _log.info("no GPU found: trainings run on the CPU")
     models = ModelStore(runtime.database)
     policies = Policies(models, files)
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -79,6 +83,7 @@ def create_parts(settings: TacticalSettings, runtime: Runtime) -> Parts:
         jobs=jobs,
         runner=JobRunner(jobs, files, devices, settings),
         streams=EventStreams(jobs, runtime.draining),
+        answered=AnsweredRequests(runtime.database),
     )
 
 

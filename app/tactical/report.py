@@ -21,12 +21,12 @@ from app.tactical.model import Point, TrainingSummary
 from app.tactical.tape import Tape
 
 TRAINED: Final = "trained"
-_COLOURS: Final = {
-    TRAINED: "#0b6e99",
-    "buy_and_hold": "#c0562f",
-    "momentum_rule": "#7a5195",
-    "random": "#8a8a8a",
-    "hold": "#b5b5b5",
+_LINES: Final[dict[str, dict[str, Any]]] = {
+    TRAINED: {"color": "#0b6e99", "linewidth": 2.2, "zorder": 4},
+    "buy_and_hold": {"color": "#c0562f", "linewidth": 1.3},
+    "momentum_rule": {"color": "#7a5195", "linewidth": 1.3},
+    "random": {"color": "#d19a1a", "linewidth": 1.3},
+    "hold": {"color": "#6b6b6b", "linewidth": 1.3, "linestyle": (0, (4, 3))},
 }
 
 
@@ -172,27 +172,32 @@ def learning_figure(curve: Sequence[Point]) -> Any:  # noqa: ANN401 - matplotlib
         axis.plot(episodes, _smooth(values), color="#0b6e99", linewidth=1.8)
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
+        axis.margins(x=0)
     axes[0].axhline(0.0, color="#444444", linewidth=0.8)
-    axes[0].set_title("Learning curve (thin: each update, thick: moving mean)", fontsize=11, loc="left")
+    axes[0].set_title(
+        "Learning curve (thin: each update, thick: mean of the updates around it)", fontsize=11, loc="left"
+    )
     axes[-1].set_xlabel("episodes")
+    axes[-1].xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
 def equity_figure(comparison: Comparison, source: str) -> Any:  # noqa: ANN401 - as above
     """Equity of the policy and the baselines over the decisions."""
-    figure = _figure(8.0, 4.4)
+    figure = _figure(9.0, 4.4)
     axis = figure.subplots()
-    for name, equity in comparison.equity.items():
-        width = 2.2 if name == TRAINED else 1.3
-        label = f"{name.replace('_', ' ')} ({100 * (float(equity[-1]) - 1):+.1f} %)"
-        axis.plot(
-            equity.numpy(), color=_COLOURS[name], linewidth=width, label=label, zorder=3 if name == TRAINED else 2
-        )
-    axis.set_title(f"Equity after costs on held-out bars of {source}", fontsize=11, loc="left")
+    for name, equity in sorted(comparison.equity.items(), key=lambda item: -float(item[1][-1])):
+        label = f"{name.replace('_', ' ')}  {100 * (float(equity[-1]) - 1):+.1f} %"
+        axis.plot(equity.numpy(), label=label, **_LINES[name])
+    axis.set_title(f"Equity after costs over {comparison.decisions:,} bars of {source}", fontsize=11, loc="left")
     axis.set_xlabel("bars")
     axis.set_ylabel("equity, start = 1")
+    axis.margins(x=0)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.grid(alpha=0.25)
-    axis.legend(loc="upper left", frameon=False, fontsize=9)
+    figure.legend(
+        loc="outside right upper", frameon=False, fontsize=9, title="at the end, best first", alignment="left"
+    )
     return figure
 
 
@@ -213,6 +218,7 @@ def _figure(width: float, height: float) -> Any:  # noqa: ANN401 - as above
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Mean of each value and up to a tenth of the curve before it."""
-    span = max(len(values) // 10, 1)
-    return [sum(values[max(i - span + 1, 0) : i + 1]) / (i + 1 - max(i - span + 1, 0)) for i in range(len(values))]
+    """Mean of each value and its neighbours, a twentieth of the curve to either side; fewer at the ends."""
+    reach = max(len(values) // 20, 1)
+    around = [values[max(i - reach, 0) : i + reach + 1] for i in range(len(values))]
+    return [sum(near) / len(near) for near in around]

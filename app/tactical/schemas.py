@@ -78,7 +78,7 @@ class TrainAnswer(BaseModel):
     policy_loss: list[float] = Field(description="One for each update.")
     value_loss: list[float] = Field(description="One for each update.")
     training_seconds: float
-    total_seconds: float = Field(description="From request to commit.")
+    total_seconds: float = Field(description="From request to all but its commit.")
 
 
 Price = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]

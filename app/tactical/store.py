@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from app.service.audit import record_change
 from app.service.database import Connection, Database
+from app.service.idempotency import Within
 from app.tactical.registry import StoredFile
 
 MODEL_TYPE: Final = "mappo"
@@ -49,6 +50,15 @@ class NewModel:
     """Of the whole training."""
     episodes: Sequence[dict[str, Any]]
     """Of each update, in order; ``episode`` counts the episodes so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """A change of the version that acts."""
+
+    version: str
+    previous: str | None
+    """What acted until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +105,11 @@ class ModelStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, model: NewModel, requester: Requester) -> None:
-        """Commit a version."""
+    async def add(self, model: NewModel, requester: Requester, within: Within[NewModel]) -> None:
+        """Commit a version, and what ``within`` adds."""
         async with self._database.transaction() as connection, connection.pipeline():
             await insert_model(connection, model, requester)
+            await within(connection, model)
 
     async def get(self, version: str) -> ModelRow | None:
         """One version."""
@@ -133,16 +144,18 @@ class ModelStore:
             row = await (await connection.execute(_ACTIVE, (MODEL_TYPE,))).fetchone()
             return None if row is None else str(row[0])
 
-    async def activate(self, version: str, requester: Requester) -> str | None:
-        """Let ``version`` act from now on; the version that acted until now."""
+    async def activate(self, version: str, requester: Requester, within: Within[Activated]) -> Activated:
+        """Let ``version`` act from now on."""
         async with self._database.transaction() as connection:
             await connection.execute(_LOCK_ACTIVATIONS)
             row = await (await connection.execute(_ACTIVE, (MODEL_TYPE,))).fetchone()
             await self._activate(connection, version, requester, "models.activate")
-            return None if row is None else str(row[0])
+            change = Activated(version, None if row is None else str(row[0]))
+            await within(connection, change)
+        return change
 
-    async def roll_back(self, requester: Requester) -> tuple[str, str] | None:
-        """Let the version act that acted before the present one: both, or None when there is none.
+    async def roll_back(self, requester: Requester, within: Within[Activated]) -> Activated | None:
+        """Let the version act that acted before the present one; None when there is none.
 
         Going back twice goes back two versions: activations that were rolled back do not count.
         """
@@ -156,7 +169,9 @@ class ModelStore:
             if previous is None:
                 return None
             await self._activate(connection, previous, requester, "models.roll_back")
-            return previous, history[-1]
+            change = Activated(previous, history[-1])
+            await within(connection, change)
+        return change
 
     async def _activate(self, connection: Connection, version: str, requester: Requester, action: str) -> None:
         await connection.execute(

@@ -114,10 +114,12 @@ def train_bars(
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005 - a default that ignores it
     cancelled: Callable[[], bool] = lambda: False,
+    save_now: Callable[[], bool] = lambda: True,
 ) -> Trained:
     """Trains on the first part of a tape and measures on the rest; see ``BarsPlan``.
 
-    With a ``directory`` the training's state is saved there every ``checkpoint_every`` episodes and at the end;
+    With a ``directory`` the training's state is saved there every ``checkpoint_every`` episodes, if ``save_now`` does
+    not find that too soon, and at the end;
     ``resume`` goes on from it, and the result is bit for bit that of a training that was never interrupted. Without a
     checkpoint there, ``resume`` starts anew.
 
@@ -143,7 +145,7 @@ def train_bars(
     def on_update(stats: UpdateStats) -> None:
         point = run.record(stats)
         stop = cancelled()
-        if stop or run.due(stats.update):
+        if stop or stats.update >= plan.updates or (run.due(stats.update) and save_now()):
             run.save(learner)
         on_progress(Progress(plan, point))
         if stop:
@@ -212,9 +214,9 @@ class _Run:
         return point
 
     def due(self, update: int) -> bool:
-        """Whether a multiple of ``checkpoint_every`` episodes was passed with this update, or it is the last."""
+        """Whether a multiple of ``checkpoint_every`` episodes was passed with this update."""
         every, envs = self.plan.checkpoint_every, self.plan.num_envs
-        return update >= self.plan.updates or update * envs // every > (update - 1) * envs // every
+        return update * envs // every > (update - 1) * envs // every
 
     def save(self, learner: Learner) -> None:
         if self.directory is None:

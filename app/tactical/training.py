@@ -177,9 +177,10 @@ class JobTraining:
                     resume=True,
                     on_progress=progressed,
                     cancelled=cancelled,
+                    save_now=keeper.wants,
                 )
             finally:
-                keeper.give_out(at_once=True)
+                keeper.give_out()
         return packed(trained)
 
 
@@ -194,10 +195,14 @@ class _CheckpointKeeper:
         self._seen = self._written_at()
         self._given_at = time.monotonic()
 
-    def give_out(self, *, at_once: bool = False) -> None:
-        """Give out the newest checkpoint if it is new and the last was long enough ago."""
+    def wants(self) -> bool:
+        """Whether the last one was long enough ago; writing one stalls whatever else the process and the disk do."""
+        return time.monotonic() - self._given_at >= self._pause
+
+    def give_out(self) -> None:
+        """Give out the newest checkpoint if it is new."""
         written_at = self._written_at()
-        if written_at == self._seen or (not at_once and time.monotonic() - self._given_at < self._pause):
+        if written_at == self._seen:
             return
         self._seen, self._given_at = written_at, time.monotonic()
         self._give(checkpoint.encode(*checkpoint.load(self._directory, CHECKPOINT)))

@@ -46,3 +46,16 @@ def test_two_processes_learn_from_halves_what_one_learns_from_the_whole(tmp_path
         torch.testing.assert_close(half[name], whole[name], rtol=1e-4, atol=1e-5)
     initial = load_file(tmp_path / "initial.safetensors")
     assert float((whole["actor"] - initial["actor"]).abs().max()) > 1e-3, "the update changed something"
+
+
+@pytest.mark.slow
+def test_the_averaged_gradients_are_those_of_distributed_data_parallel(tmp_path: Path) -> None:
+    """torch's modules, autograd and DistributedDataParallel against the flat gradient and its one all-reduce."""
+    run(2, "gradients", tmp_path)
+    first, second = (load_file(tmp_path / f"gradients-{rank}-of-2.safetensors") for rank in range(2))
+    for name in ("actor", "critic"):
+        for process in (first, second):
+            torch.testing.assert_close(process[f"{name}.learner"], process[f"{name}.ddp"], rtol=1e-5, atol=1e-7)
+        assert torch.equal(first[f"{name}.learner"], second[f"{name}.learner"])
+        apart = (first[f"{name}.alone"] - second[f"{name}.alone"]).abs().max()
+        assert float(apart) > 1e-3, "each process had experience of its own: without averaging they would differ"

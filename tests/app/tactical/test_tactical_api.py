@@ -9,6 +9,9 @@ import jwt
 import numpy as np
 import psycopg
 import pytest
+import torch
+
+from app.service.tokens import mint_token
 
 SECRET = "a secret of thirty-two bytes and more"
 
@@ -152,7 +155,11 @@ def test_a_body_of_101_megabytes_is_refused(tactical_server: Any) -> None:
         "nonsense",
         jwt.encode({"sub": "x", "roles": ["admin"]}, "", algorithm="none"),
         jwt.encode({"sub": "x", "roles": ["admin"]}, "w" * 32, algorithm="HS256"),
+        mint_token(SECRET, subject="x", roles=["admin"], lifetime=-120.0),
+        mint_token(SECRET, subject="x", roles=["admin"], issuer="another"),
+        mint_token(SECRET, subject="x", roles=["admin"], audience="another"),
     ],
+    ids=["none", "nonsense", "unsigned", "another key", "expired", "another issuer", "another audience"],
 )
 def test_without_a_valid_token_nothing_is_answered(tactical_server: Any, token: str | None) -> None:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -274,6 +281,14 @@ def test_readiness_pushes_a_window_through_the_active_model(tactical_server: Any
     assert response.status_code == 200
     health = tactical_server.client().get("/api/tactical/health").json()
     assert health["status"] == "ready"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_machine_without_a_gpu_says_so_once_and_trains_on_the_cpu(tactical_server: Any) -> None:
+    version = tactical_server.post("train", training()).json()["model_version"]
+    assert tactical_server.log.read_text().count("no GPU found: trainings run on the CPU") == 1
+    (metrics,) = rows(tactical_server, "SELECT performance_metrics FROM model_versions WHERE version = %s", version)[0]
+    assert metrics["device"] == "cpu"
 
 
 def test_metrics_tell_of_trainings(tactical_server: Any) -> None:

@@ -195,6 +195,31 @@ def test_a_killed_job_goes_on_from_its_checkpoint_to_the_same_model(fragile_serv
     assert len(checkpoints) <= 2  # one write that each kill cut short; the sweep removes it
 
 
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing"])
+def test_a_job_whose_checkpoint_is_damaged_says_so_and_begins_anew(fragile_server: Any, damage: str) -> None:
+    job_id = queue_job(fragile_server, 4096)
+    wait_for_checkpoint(fragile_server, job_id)
+    fragile_server.kill()
+    with psycopg.connect(fragile_server.database_url) as connection:
+        row = connection.execute("SELECT checkpoint_path FROM training_jobs WHERE id = %s", (job_id,)).fetchone()
+    assert row is not None
+    file = fragile_server.models / row[0]
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:1000] if damage == "truncated" else b"PK\x03\x04 another program's")
+    fragile_server.start()
+    version = fragile_server.wait_for_job(job_id, "succeeded", timeout=200)["model_version"]
+    with psycopg.connect(fragile_server.database_url) as connection:
+        told = connection.execute(
+            "SELECT data ->> 'error' FROM training_job_events WHERE job_id = %s AND event = 'checkpoint_lost'",
+            (job_id,),
+        ).fetchall()
+    assert len(told) == 1
+    assert row[0] in told[0][0], "the message names the file"
+    assert [number for number, *_ in curve_of(fragile_server, version)][-1] == 4096
+
+
 def test_a_job_whose_process_always_dies_says_that_it_failed(fragile_server: Any) -> None:
     job_id = queue_job(fragile_server, 900_000)
     fragile_server.wait_for_job(job_id, "running")

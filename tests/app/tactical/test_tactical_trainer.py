@@ -110,6 +110,18 @@ def test_a_cancelled_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
     assert [p.policy_loss for p in resumed.summary.curve] == [p.policy_loss for p in whole.summary.curve]
 
 
+def test_a_checkpoint_that_comes_too_soon_is_left_out_but_never_the_last(tmp_path: Path) -> None:
+    there: list[bool] = []
+    train_bars(
+        tape(),
+        PLAN,
+        directory=tmp_path,
+        on_progress=lambda _: there.append(checkpoint.exists(tmp_path, "training")),
+        save_now=lambda: False,
+    )
+    assert there == [False] * 7 + [True]
+
+
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     finished = train_bars(tape(), PLAN, directory=tmp_path)
     again = train_bars(tape(), PLAN, directory=tmp_path, resume=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +70,37 @@ async def test_short_trainings_run_between_the_updates_of_a_long_one(device: Tra
     assert not job.done()
     stop.set()
     assert await job == "done"
+
+
+async def test_short_trainings_never_run_beside_an_update_of_a_long_one(device: TrainingDevice) -> None:
+    inside, overlaps = threading.Lock(), list[str]()
+
+    def alone(name: str, seconds: float) -> None:
+        if not inside.acquire(blocking=False):
+            overlaps.append(name)
+            return
+        time.sleep(seconds)
+        inside.release()
+
+    def long() -> None:
+        for _ in range(20):
+            alone("update", 0.004)
+            device.serve_short()
+
+    job = asyncio.ensure_future(device.run_long(long))
+    await asyncio.gather(*(device.run_short(f"client-{n % 3}", partial(alone, "short", 0.001)) for n in range(30)))
+    await job
+    assert overlaps == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+async def test_a_long_training_has_a_lower_priority_than_a_short_one(device: TrainingDevice) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    long, short = await device.run_long(niceness), await device.run_short("client", niceness)
+    assert long == device_module.JOB_NICENESS
+    assert short == niceness()
 
 
 async def test_an_error_reaches_whoever_waits_and_the_device_goes_on(device: TrainingDevice) -> None:
