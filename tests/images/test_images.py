@@ -199,9 +199,9 @@ def test_the_slimmed_tactical_image_still_reads_files_of_bars(
         "import subprocess, sys; from app.market.files import read_bars\n"
         "for name in ('/tmp/bars.parquet', '/tmp/bars.csv'):\n"
         "    subprocess.check_call([sys.executable, '-m', 'app.tactical', 'simulate', name, '--bars', '500'])\n"
-        "    print(len(read_bars(name).time))"
+        "    print('read', len(read_bars(name).time))"
     )
-    assert python(docker, images(Service.TACTICAL), program).split().count("500") == 2
+    assert python(docker, images(Service.TACTICAL), program).count("read 500\n") == 2
 
 
 def test_an_image_lists_exactly_what_is_in_it(contract: ServiceContract, image: Built, docker: Docker) -> None:
