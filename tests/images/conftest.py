@@ -89,6 +89,8 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         engine.terminate()
         engine.wait(60)
         log.close()
+        # What a container on the host's network leaves mounted, so that pytest can clear the folder.
+        subprocess.run(["umount", "--quiet", str(directory / "exec/netns/default")], check=False)
 
 
 def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
