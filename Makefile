@@ -76,6 +76,10 @@ picture: .venv/estate.stamp ## Draw docs/estate.svg, the production estate
 cost: .venv/dev.stamp ## What a stack is billed for by the month, at assumed prices (STACK=..., ARGS="--prices mine.yaml")
 	@$(BIN)/python -m ops.cost --stack $(STACK) $(ARGS)
 
+.PHONY: image-pins
+image-pins: .venv/dev.stamp ## Ask the registries for current digests of the base images and pin them (ARGS=--check)
+	@$(BIN)/python -m ops.image_pins $(ARGS)
+
 .PHONY: schema
 schema: .venv/estate.stamp ## Write docs/outputs.schema.json from the outputs' contract
 	@$(BIN)/python -m infra.outputs_schema docs/outputs.schema.json
@@ -97,12 +101,18 @@ locks: .venv/dev.stamp ## Pin the images' packages by hash (app/*/requirements-*
 	@$(BIN)/python -m ops.locks
 
 WHEELS := strategic-cpu tactical-cpu
+DOWNLOAD := -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
+# PyPI has torch for CUDA; the build for CPUs is in PyTorch's own index, and its hash in the lock.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .PHONY: wheels
 wheels: .venv/base.stamp ## Download the wheels that the images are built from (WHEELS="tactical-cuda" for GPU nodes)
-	@for image in $(WHEELS); do \
+	@set -eo pipefail; for image in $(WHEELS); do \
 		echo "wheels of $$image"; \
-		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-			--dest build/wheels/$$image --requirement app/$${image%-*}/requirements-$${image##*-}.lock || exit 1; \
+		lock=app/$${image%-*}/requirements-$${image##*-}.lock; wheels=build/wheels/$$image; \
+		rm -rf $$wheels; mkdir -p $$wheels; \
+		index=; [[ $$image == *-cuda ]] || index="--retries 1 --extra-index-url $(TORCH_INDEX)"; \
+		$(BIN)/python $(DOWNLOAD) --dest $$wheels --requirement <(grep -v '^torch==' $$lock); \
+		if grep -q '^torch==' $$lock; then $(BIN)/python $(DOWNLOAD) $$index --dest $$wheels --requirement <(grep '^torch==' $$lock); fi; \
 	done
 
 .PHONY: authorities

@@ -105,7 +105,6 @@ def render_all(directory: Path) -> list[Path]:
         written.append(file)
 
     cache_password = password(directory, "cache-password")
-    password(directory, "grafana-password")
     shared = {
         Env.ENVIRONMENT: "development",
         Env.JWT_SECRET: password(directory, "jwt-secret"),
@@ -119,6 +118,8 @@ def render_all(directory: Path) -> list[Path]:
     for contract in SERVICES:
         write(f"{contract.service}.env", _environment(service_variables(directory, contract)), 0o600)
         write(f"migrate-{contract.service}.env", _environment(migration_variables(directory, contract)), 0o600)
+    # A file would be as unreadable to Grafana's own user as it is to everybody's: Compose mounts secrets as they are.
+    write("grafana.env", _environment({"GF_SECURITY_ADMIN_PASSWORD": password(directory, "grafana-password")}), 0o600)
     write("valkey.conf", f"requirepass {cache_password}\nmaxmemory 256mb\nmaxmemory-policy volatile-lru\n")
     write("gateway/nginx.conf", gateway_configuration())
     write("prometheus/prometheus.yml", yaml.safe_dump(prometheus_configuration(), sort_keys=False))

@@ -22,10 +22,10 @@ from app.contract import Service
 Variant = Literal["cpu", "cuda"]
 
 EXTRAS: Final = {
-    Service.STRATEGIC: "service,engine,ops",
-    Service.TACTICAL: "service,learner,ops",
+    Service.STRATEGIC: "service,engine,jobs",
+    Service.TACTICAL: "service,learner,jobs",
 }
-"""What each image installs: the service, and the on-call's commands for its jobs."""
+"""What each image installs: the service, and the commands that scheduled jobs run."""
 
 IMAGES: Final[tuple[tuple[Service, Variant], ...]] = (
     (Service.STRATEGIC, "cpu"),

@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict
 
 from app.market.bars import BarError, Bars
 from app.market.features import STRATEGIC_WARMUP, strategic_features
-from app.market.files import read_bars
 from app.market.resample import resample
 from app.market.windows import STRATEGIC_BARS, windows
 from app.service.database import Connection
@@ -98,6 +97,10 @@ async def backfill(url: str, path: Path, engine: Engine, progress: Progress, *, 
 
 def _read(path: Path) -> tuple[str, np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
     """SHA-256 of the file, and what `_matrices` makes of its bars."""
+    try:
+        from app.market.files import read_bars  # noqa: PLC0415 - 100 MB that the service's image does without
+    except ModuleNotFoundError as error:
+        raise BarError(f"{path}: files of bars need {error.name}: pip install 'grandmodel[bars]'") from None
     bars = read_bars(path, gaps="allow")
     return hashlib.sha256(path.read_bytes()).hexdigest(), *_matrices(bars)
 

@@ -42,7 +42,10 @@ class ImagesArgs:
 
 
 class Images(pulumi.ComponentResource):
-    """One image for each repository; BuildKit attests its provenance; nothing is built in a preview.
+    """One image for each repository; nothing is built in a preview.
+
+    The provider has no attestations (docs/decisions/2026-11-25-sbom.md): each service's image carries its bill of
+    materials, and whoever deploys attests it and the provenance for the digest that was pushed.
 
     Credentials are those of whoever runs Pulumi (the ECR credential helper): a token here would be stored, and would
     differ in every run.

@@ -1,19 +1,29 @@
-"""The real Docker engine, a base image made of Debian's packages, and a registry, all of the tests' own."""
+"""The real Docker engine, a base image made of Debian's packages, a registry, and the images that pass through them."""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as memoize
 from pathlib import Path
+from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
+from app.contract import MATRIX_BARS, MATRIX_FEATURES, Service
+from ops.local.certificates import issue_certificates
 from ops.local.process import free_port
+from ops.validate import PROCESS_PATH, TRAIN_PATH, training_window
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {
@@ -21,6 +31,8 @@ REQUIRED = {
     "docker-registry": "docker-registry",
     "debootstrap": "debootstrap",
 }
+CANARY = "canary-" + secrets.token_hex(16)
+"""What an operator might have lying about, and must not get into an image."""
 
 
 def run(command: Sequence[str], *, timeout: float = 900, environment: Mapping[str, str] | None = None) -> str:
@@ -38,11 +50,15 @@ class Docker:
 
     socket: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of any client: an engine of the machine's is never asked."""
+        return {**os.environ, "DOCKER_BUILDKIT": "1", "DOCKER_HOST": f"unix://{self.socket}"}
+
     def __call__(self, *arguments: str, timeout: float = 900) -> str:
-        environment = {**os.environ, "DOCKER_BUILDKIT": "1", "DOCKER_HOST": f"unix://{self.socket}"}
         # Two clients may be installed; Debian's, beside its engine, has BuildKit built in.
         client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
-        return run([client, *arguments], timeout=timeout, environment=environment)
+        return run([client, *arguments], timeout=timeout, environment=self.environment)
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +89,8 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         engine.terminate()
         engine.wait(60)
         log.close()
+        # What a container on the host's network leaves mounted, so that pytest can clear the folder.
+        subprocess.run(["umount", "--quiet", str(directory / "exec/netns/default")], check=False)
 
 
 def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -126,3 +144,90 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.terminate()
         server.wait(20)
         log.close()
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image in the registry, by digest."""
+
+    service: Service
+    reference: str
+    layers: tuple[str, ...]
+    """Digests of its uncompressed layers, lowest first."""
+    size_mib: float
+
+
+@pytest.fixture(scope="session")
+def build(docker: Docker, base_image: str) -> Callable[..., str]:
+    """Builds a service's image as the README says, without a network, under a tag; gives the tag."""
+    authorities = ROOT / "build" / "authorities" / "global-bundle.pem"
+    if not authorities.exists():  # `make authorities` needs the internet; any authority shows that the image carries it
+        authorities.parent.mkdir(parents=True, exist_ok=True)
+        authorities.write_bytes(issue_certificates(ROOT / "build" / "authorities" / "own").ca.read_bytes())
+
+    @memoize
+    def wheels(service: Service) -> None:
+        run(["make", "wheels", f"WHEELS={service}-cpu"])
+
+    def build_(service: Service, tag: str, *options: str) -> str:
+        wheels(service)
+        planted = [ROOT / "build" / "canary.env", ROOT / "app" / service / ".env", ROOT / "ops" / "canary.pem"]
+        for file in planted:
+            file.write_text(CANARY, encoding="utf-8")
+        arguments = [f"--build-arg=BASE_IMAGE={base_image}", "--file", f"app/{service}/Dockerfile", "--tag", tag, "."]
+        try:
+            docker("build", "--quiet", "--network=none", *options, *arguments)
+        finally:
+            for file in planted:
+                file.unlink()
+        return tag
+
+    return build_
+
+
+@pytest.fixture(scope="session")
+def images(docker: Docker, registry: str, build: Callable[..., str]) -> Callable[[Service], Built]:
+    """The image of a service: built, pushed, pulled by digest. Once in a session, and only if asked for."""
+
+    @memoize
+    def image(service: Service) -> Built:
+        start = time.monotonic()
+        tag = build(service, f"{registry}/grandmodel/{service}:test")
+        seconds = time.monotonic() - start
+        docker("push", "--quiet", tag)
+        description = json.loads(docker("inspect", tag))[0]
+        (reference,) = [name for name in description["RepoDigests"] if name.startswith(registry)]
+        docker("rmi", "--force", tag)
+        docker("pull", "--quiet", reference)
+        size = description["Size"] / 2**20
+        print(f"\n{service}: built in {seconds:.0f} s, {size:.0f} MiB, {reference}")
+        return Built(service, reference, tuple(description["RootFS"]["Layers"]), size)
+
+    return image
+
+
+def let_containers_read(directory: Path) -> None:
+    """Their users are not ours: every folder on the way that is closed to others opens, and files are readable."""
+    for parent in (directory, *directory.parents):
+        if parent.stat().st_mode & 0o005 != 0o005:
+            parent.chmod(parent.stat().st_mode | 0o055)
+
+
+def client(url: str, ca: Path, token: str | None = None) -> httpx.Client:
+    """Of a service or the gateway, over TLS that is verified."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    context = ssl.create_default_context(cafile=str(ca))
+    return httpx.Client(base_url=url, verify=context, headers=headers, timeout=30)
+
+
+def ask_for_work(service: Service, http: httpx.Client) -> dict[str, Any]:
+    """What the service is there for: a decision on one matrix, or a training of the agents; its answer."""
+    if service is Service.STRATEGIC:
+        matrix = np.random.default_rng(7).normal(0, 0.5, (MATRIX_BARS, MATRIX_FEATURES)).round(4).tolist()
+        market_data = {"timestamp": "2026-11-24T09:30:00Z", "data": matrix}
+        answer = http.post(PROCESS_PATH, json={"market_data": market_data})
+    else:
+        answer = http.post(TRAIN_PATH, json={"training_data": {"episodes": 2, "data": training_window(7)}})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found

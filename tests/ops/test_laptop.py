@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,22 @@ def test_everything_that_is_mounted_is_rendered(rendered: Path) -> None:
     assert missing == set()
 
 
+def check_schema(file: Path) -> subprocess.CompletedProcess[str]:
+    """Against the schema of the Compose specification, which check-jsonschema carries."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_composition_meets_the_schema_of_the_specification(tmp_path: Path) -> None:
+    assert check_schema(ROOT / "compose.yaml").returncode == 0
+    broken = composition()
+    broken["services"]["gateway"]["cap_dorp"] = ["ALL"]
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(broken), encoding="utf-8")
+    refused = check_schema(tmp_path / "compose.yaml")
+    assert refused.returncode == 1
+    assert "cap_dorp" in refused.stdout
+
+
 def test_every_dependency_and_every_port_stays_on_the_laptop() -> None:
     services = composition()["services"]
     for service in services.values():
@@ -51,7 +68,7 @@ def test_the_composition_holds_no_secret_and_secrets_are_kept(rendered: Path) ->
     assert not [password for password in passwords if password in texts]
     laptop.render_all(rendered)
     assert passwords == [file.read_text(encoding="utf-8") for file in (rendered / "secrets").iterdir()]
-    for name in ("service.env", "strategic.env", "migrate-strategic.env", "secrets/jwt-secret"):
+    for name in ("service.env", "strategic.env", "migrate-strategic.env", "grafana.env", "secrets/jwt-secret"):
         assert (rendered / name).stat().st_mode & 0o077 == 0
 
 

@@ -81,6 +81,7 @@ def test_nothing_is_permitted_but_what_a_job_asks_for() -> None:
     for file in FILES:
         assert read(file)["permissions"] == {}, file.name
     allowed = {"contents": "read", "id-token": "write", "pull-requests": "write", "issues": "write"}
+    allowed["attestations"] = "write"
     for name, _, job in jobs():
         assert job["permissions"], name
         for scope, level in job["permissions"].items():
