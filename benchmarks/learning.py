@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 
 from app.mappo import Learner, MappoConfig, VectorEnv, evaluate
+from benchmarks.environments.navigation import OBSERVATION_SCALE, BatchedNavigation
+from benchmarks.environments.scaled import ScaledObservations
 from benchmarks.environments.spread import BatchedSpread, PublicSpread
 from benchmarks.environments.vmas_tasks import VmasEnv
 
@@ -45,7 +47,11 @@ class Task:
 
 
 def _navigation(copies: int) -> VectorEnv:
-    return VmasEnv("navigation", copies, n_agents=3, shared_rew=False)
+    return ScaledObservations(BatchedNavigation(copies), OBSERVATION_SCALE)
+
+
+def _public_navigation(copies: int) -> VectorEnv:
+    return ScaledObservations(VmasEnv("navigation", copies, n_agents=3, shared_rew=False), OBSERVATION_SCALE)
 
 
 def _balance(copies: int) -> VectorEnv:
@@ -92,7 +98,7 @@ TASKS = {
     ),
     "navigation": Task(
         make=_navigation,
-        judge=_navigation,
+        judge=_public_navigation,
         num_envs=60,
         frames=96_000,
         config=MappoConfig(
