@@ -56,8 +56,8 @@ class Actor:
 class Critic:
     """One network that sees all agents' observations together and estimates a value for each agent.
 
-    Either one pass estimates all agents' values, or the agents take turns: each reads its own observation first, and
-    all share the parameters ("agent-specific" in Yu et al. 2022, section 5.2).
+    Either one pass estimates all agents' values, or one pass an agent estimates its own: it reads that agent's
+    observation first, and all passes share the parameters.
     """
 
     def __init__(self, config: MappoConfig, *, num_agents: int, features: int) -> None:

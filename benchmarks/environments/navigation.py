@@ -50,7 +50,7 @@ _APART = torch.eye(AGENTS) * 1e6
 
 
 class BatchedNavigation:
-    """E copies in float32, which end one by one: when all agents are within a radius of their goals, or by the clock."""
+    """E copies in float32, which end one by one: when all agents are near their goals (0.1), or by the clock."""
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs

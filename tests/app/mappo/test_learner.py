@@ -65,9 +65,7 @@ def test_an_agent_specific_critic_reads_every_agents_own_observation_first(
 
 
 @pytest.mark.parametrize("agent_specific_critic", [False, True])
-def test_every_agents_value_is_learned_from_its_own_return(
-    config: MappoConfig, *, agent_specific_critic: bool
-) -> None:
+def test_every_agents_value_is_learned_from_its_own_return(config: MappoConfig, *, agent_specific_critic: bool) -> None:
     class Wages:
         """Every agent sees its wage and earns it; one step an episode."""
 
