@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 
 from app.mappo import Learner, MappoConfig, VectorEnv, evaluate
+from benchmarks.environments.navigation import OBSERVATION_SCALE, BatchedNavigation
+from benchmarks.environments.scaled import ScaledObservations
 from benchmarks.environments.spread import BatchedSpread, PublicSpread
 from benchmarks.environments.vmas_tasks import VmasEnv
 
@@ -45,7 +47,11 @@ class Task:
 
 
 def _navigation(copies: int) -> VectorEnv:
-    return VmasEnv("navigation", copies, n_agents=3, shared_rew=False)
+    return ScaledObservations(BatchedNavigation(copies), OBSERVATION_SCALE)
+
+
+def _public_navigation(copies: int) -> VectorEnv:
+    return ScaledObservations(VmasEnv("navigation", copies, n_agents=3, shared_rew=False), OBSERVATION_SCALE)
 
 
 def _balance(copies: int) -> VectorEnv:
@@ -92,14 +98,15 @@ TASKS = {
     ),
     "navigation": Task(
         make=_navigation,
-        judge=_navigation,
-        num_envs=60,
+        judge=_public_navigation,
+        num_envs=120,
         frames=96_000,
         config=MappoConfig(
-            rollout_steps=100,
-            epochs=30,
-            minibatches=8,
+            rollout_steps=50,
+            epochs=12,
+            minibatches=20,
             gamma=0.95,
+            gae_lambda=0.9,
             truncation="bootstrap",
             value_clip=None,
             entropy_coefficient=0.0,
@@ -107,9 +114,7 @@ TASKS = {
             critic_learning_rate=2e-3,
             anneal_frames=96_000,
             normalise_observations=False,
-            actor_hidden_sizes=(128, 128),
-            critic_hidden_sizes=(128, 128),
-            activation="relu",
+            agent_specific_critic=True,
             threads=1,
         ),
         bar=0.95,

@@ -42,7 +42,8 @@ class PlainMappo:
         self.actors = nn.ModuleList(
             mlp(features, config.actor_hidden_sizes, env.num_actions, config.actor_output_gain) for _ in range(networks)
         )
-        self.critic = mlp(joint, config.critic_hidden_sizes, env.num_agents, 1.0)
+        values = 1 if config.agent_specific_critic else env.num_agents
+        self.critic = mlp(joint, config.critic_hidden_sizes, values, 1.0)
         self.optimisers = [
             torch.optim.Adam(network.parameters(), lr=config.actor_learning_rate, eps=config.adam_epsilon)
             for network in (*self.actors, self.critic)
@@ -60,6 +61,9 @@ class PlainMappo:
         return torch.stack([actor(observation[:, agent]) for agent, actor in enumerate(self.actors)], dim=1)
 
     def _values(self, observation: Tensor) -> Tensor:
+        if self.config.agent_specific_critic:
+            views = [observation.roll(-agent, dims=1).flatten(1) for agent in range(observation.shape[1])]
+            return self.critic(torch.stack(views, dim=1)).squeeze(-1)  # type: ignore[no-any-return]
         joint = observation[:, 0] if self.config.shared_observation else observation.flatten(1)
         return self.critic(joint)  # type: ignore[no-any-return]
 

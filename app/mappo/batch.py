@@ -23,23 +23,26 @@ class Batch(NamedTuple):
     advantages: Tensor
     """(A, N, 1), normalised."""
     critic_inputs: Tensor
-    """(1, N, joint features)."""
+    """(V, N, joint features): one view of a step, or one for each agent."""
     old_values: Tensor
-    """(1, N, A), normalised."""
+    """(1, N, A) or (A, N, 1), normalised."""
     targets: Tensor
-    """(1, N, A) returns, normalised."""
+    """(1, N, A) or (A, N, 1) returns, normalised."""
 
     def select(self, steps: Tensor) -> Batch:
         """The environment steps with these indices."""
         return Batch(*(tensor.index_select(1, steps) for tensor in self))
 
     def by_network(self, lay_out: Callable[[Tensor], Tensor]) -> Batch:
-        """The actors' tensors laid out by :meth:`app.mappo.models.Actor.by_network`, the critic's as they are."""
+        """The actors' tensors laid out by :meth:`app.mappo.models.Actor.by_network`, the critic's views in a row."""
         return self._replace(
             actor_inputs=lay_out(self.actor_inputs),
             actions=lay_out(self.actions),
             old_log_probs=lay_out(self.old_log_probs),
             advantages=lay_out(self.advantages),
+            critic_inputs=self.critic_inputs.reshape(1, -1, self.critic_inputs.shape[-1]),
+            old_values=self.old_values.reshape(1, -1, self.old_values.shape[-1]),
+            targets=self.targets.reshape(1, -1, self.targets.shape[-1]),
         )
 
     def clone(self) -> Batch:

@@ -71,6 +71,9 @@ class MappoConfig(BaseModel):
     """Appends a one-hot agent number to what an actor sees: lets a shared actor give agents different roles."""
     shared_observation: bool = False
     """All agents see the same observation: the critic reads it once instead of once an agent."""
+    agent_specific_critic: bool = False
+    """The critic estimates one agent's value at a time and reads that agent's observation first: interchangeable agents
+    then teach it A times as much. Without it one pass estimates all agents' values."""
     actor_hidden_sizes: HiddenSizes = (64, 64)
     critic_hidden_sizes: HiddenSizes = (64, 64)
     activation: Activation = "tanh"
@@ -98,6 +101,12 @@ class MappoConfig(BaseModel):
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"{value!r} asked for, but this machine has no CUDA device; use 'cpu'")
         return value
+
+    @model_validator(mode="after")
+    def _an_agent_specific_critic_needs_observations_to_tell_agents_apart(self) -> Self:
+        if self.agent_specific_critic and self.shared_observation:
+            raise ValueError("agent_specific_critic means nothing with shared_observation: all agents see the same")
+        return self
 
     @model_validator(mode="after")
     def _agent_ids_need_a_shared_actor(self) -> Self:

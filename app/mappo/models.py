@@ -54,25 +54,45 @@ class Actor:
 
 
 class Critic:
-    """One network that sees all agents' observations together and estimates a value for each agent."""
+    """One network that sees all agents' observations together and estimates a value for each agent.
+
+    Either one pass estimates all agents' values, or one pass an agent estimates its own: it reads that agent's
+    observation first, and all passes share the parameters.
+    """
 
     def __init__(self, config: MappoConfig, *, num_agents: int, features: int) -> None:
         self._normalise = config.normalise_observations
         self._shared = config.shared_observation
         joint = features if config.shared_observation else num_agents * features
+        self._views = num_agents if config.agent_specific_critic else 1
         self.network = ParallelMlp(
             1,
-            (joint, *config.critic_hidden_sizes, num_agents),
+            (joint, *config.critic_hidden_sizes, 1 if config.agent_specific_critic else num_agents),
             config.activation,
             device=torch.device(config.device),
             precision=_PRECISIONS[config.precision],
         )
 
     def inputs(self, observations: Tensor) -> Tensor:
-        """What the network reads, (1, N, joint features), of ``observations`` (N, A, features)."""
-        joint = observations[:, 0] if self._shared else observations.flatten(1)
-        return (layer_norm(joint, (joint.shape[-1],)) if self._normalise else joint).unsqueeze(0)
+        """What the network reads, (V, N, joint features), of ``observations`` (N, A, features).
+
+        V views of every step: one, or one for each agent.
+        """
+        if self._shared:
+            joint = observations[:, 0].unsqueeze(0)
+        else:
+            joint = torch.stack([observations.roll(-first, dims=1).flatten(1) for first in range(self._views)])
+        return layer_norm(joint, (joint.shape[-1],)) if self._normalise else joint
+
+    def by_view(self, per_agent: Tensor) -> Tensor:
+        """Lays (N, A) out as the network's outputs for :meth:`inputs`: (1, N, A), or (A, N, 1)."""
+        return per_agent.unsqueeze(0) if self._views == 1 else per_agent.mT.unsqueeze(-1)
 
     def values(self, observations: Tensor) -> Tensor:
         """Normalised values (N, A) for ``observations`` (N, A, features)."""
-        return self.network.forward(self.inputs(observations))[0]
+        return self.estimate(self.inputs(observations))
+
+    def estimate(self, inputs: Tensor) -> Tensor:
+        """Normalised values (N, A) for what :meth:`inputs` gave."""
+        outputs = self.network.forward(inputs.reshape(1, -1, inputs.shape[-1]))[0]
+        return outputs if self._views == 1 else outputs.view(self._views, -1).mT

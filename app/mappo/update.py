@@ -77,7 +77,7 @@ class Updater:
         config = self._config
         steps, copies, agents = rollout.rewards.shape
         critic_inputs = self._critic.inputs(rollout.observations.flatten(0, 1)).contiguous()
-        normalised = self._critic.network.forward(critic_inputs).view(steps + 1, copies, agents)
+        normalised = self._critic.estimate(critic_inputs).reshape(steps + 1, copies, agents)
         values, rewards = self._denormalise(normalised), rollout.rewards
         if config.truncation == "bootstrap":
             final = self._denormalise(rollout.final_values)
@@ -108,8 +108,8 @@ class Updater:
             old_log_probs=log_probs.gather(-1, actions),
             advantages=by_agent.unsqueeze(-1),
             critic_inputs=critic_inputs[:, : steps * copies],
-            old_values=normalised[:-1].reshape(1, -1, agents),
-            targets=targets.unsqueeze(0),
+            old_values=self._critic.by_view(normalised[:-1].reshape(-1, agents)),
+            targets=self._critic.by_view(targets),
         )
         unexplained = advantages.var(correction=0) / returns.var(correction=0).clamp(min=1e-12)
         return batch, 1.0 - unexplained

@@ -48,6 +48,47 @@ def test_observations_of_any_shape_train(sign_game: MakeGame, config: MappoConfi
     assert actions.shape == log_probs.shape == (4, 2)
 
 
+def test_an_agent_specific_critic_reads_every_agents_own_observation_first(
+    sign_game: MakeGame, config: MappoConfig
+) -> None:
+    specific = config.model_copy(update={"agent_specific_critic": True, "minibatches": 2})
+    learner = Learner(sign_game(num_agents=3, observation_shape=(2,)), specific, seed=0)
+    observations = torch.randn(5, 3, 2)
+    values = learner.critic.values(observations)
+    assert values.shape == (5, 3)
+    # With the agents renumbered, the same agents get the same values.
+    torch.testing.assert_close(learner.critic.values(observations.roll(-1, dims=1)), values.roll(-1, dims=1))
+    # The estimate of an agent depends on what the others see, too.
+    others = observations.clone()
+    others[:, 1:] += 1.0
+    assert not torch.allclose(learner.critic.values(others)[:, 0], values[:, 0])
+
+
+@pytest.mark.parametrize("agent_specific_critic", [False, True])
+def test_every_agents_value_is_learned_from_its_own_return(config: MappoConfig, *, agent_specific_critic: bool) -> None:
+    class Wages:
+        """Every agent sees its wage and earns it; one step an episode."""
+
+        num_envs, num_agents, num_actions = 8, 3, 2
+        observation_shape: tuple[int, ...] = (1,)
+        wages = torch.tensor([[-1.0], [0.0], [2.0]]).expand(8, 3, 1)
+
+        def reset(self, seed: int) -> Tensor:  # noqa: ARG002 - nothing is random
+            return self.wages
+
+        def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            ended = torch.ones(8, dtype=torch.bool)
+            return self.wages, self.wages.squeeze(-1) + 0.0 * actions, ended, torch.zeros_like(ended)
+
+    values = config.model_copy(
+        update={"agent_specific_critic": agent_specific_critic, "minibatches": 2, "normalise_values": False}
+    )
+    learner = Learner(Wages(), values, seed=0)
+    learner.train(8 * 8 * 60)
+    expected = torch.tensor([-1.0, 0.0, 2.0]).expand(8, 3)
+    torch.testing.assert_close(learner.critic.values(Wages.wages), expected, atol=0.1, rtol=0.0)
+
+
 def test_one_hot_agent_numbers_let_a_shared_actor_play_different_roles(config: MappoConfig) -> None:
     class Roles:
         """Both agents see nothing; the second earns by the second action, the first by the first."""
@@ -256,6 +297,7 @@ def test_a_wrong_shape_or_dtype_is_named(
         {"learning_rate": 1e-3},
         {"device": "abacus"},
         {"agent_ids": True, "share_actor": False},
+        {"agent_specific_critic": True, "shared_observation": True},
         pytest.param(
             {"device": "cuda"},
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device"),
