@@ -27,7 +27,7 @@ from benchmarks.figures import Figure, summarise
 from ops.local.process import free_port, last_line
 
 RUNS: Final = 3
-SECONDS: Final = 4
+SECONDS: Final = 3
 LIST_SIZE: Final = 64
 PEERS: Final = {"LitServe": "benchmarks.peers.litserve_server", "FastAPI + pydantic": "benchmarks.peers.fastapi_server"}
 _ROOT: Final = Path(__file__).parents[1]
