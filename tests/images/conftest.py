@@ -23,7 +23,8 @@ import pytest
 from app.contract import MATRIX_BARS, MATRIX_FEATURES, Service
 from ops.local.certificates import issue_certificates
 from ops.local.process import free_port
-from ops.validate import PROCESS_PATH, TRAIN_PATH, training_window
+from ops.strategic_load import PROCESS_PATH
+from ops.validate import TRAIN_PATH, training_window
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {
