@@ -95,7 +95,8 @@ class BatchedNavigation:
 
     def _begin(self, copies: Tensor, observation: Tensor) -> Tensor:
         """Begins new episodes in ``copies`` and writes what is seen there into ``observation``."""
-        positions, goals = self._next_starts(len(copies)).split(AGENTS, dim=1)
+        starts = self._next_starts(len(copies))
+        positions, goals = starts[:, :AGENTS], starts[:, AGENTS:]
         velocities = torch.zeros_like(positions)
         self.positions[copies], self.velocities[copies], self.goals[copies] = positions, velocities, goals
         self._to_goal[copies] = torch.linalg.vector_norm(positions - goals, dim=-1)
@@ -107,7 +108,7 @@ class BatchedNavigation:
         """Agents' positions, then goals, (count, 6, 2)."""
         while len(self._starts) < count:
             self._starts = torch.cat([self._starts, draw_starts(STARTS, self._generator)])
-        drawn, self._starts = self._starts.split([count, len(self._starts) - count])
+        drawn, self._starts = self._starts[:count], self._starts[count:]
         return drawn
 
 
@@ -150,7 +151,8 @@ def collisions(positions: Tensor) -> Tensor:
     """
     distances = torch.linalg.vector_norm(positions.unsqueeze(2) - positions.unsqueeze(1), dim=-1) + _APART
     counted = (distances <= TOUCHING).any(0)
-    return (counted & (distances - TOUCHING <= COLLISION_GAP)).sum(-1)
+    count: Tensor = (counted & (distances - TOUCHING <= COLLISION_GAP)).sum(-1)
+    return count
 
 
 def observe(positions: Tensor, velocities: Tensor, goals: Tensor) -> Tensor:
