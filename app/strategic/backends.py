@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
@@ -15,6 +16,10 @@ from app.strategic.native import layers_of, products
 
 if TYPE_CHECKING:
     import openvino
+
+# OpenVINO's tools, which its import loads, report their use to an analytics service from a process that they fork. A
+# module that is None counts as not installed (the import system's rule), and then they do without.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 Float32 = NDArray[np.float32]
 ProductPrecision = Literal["float32", "bfloat16"]

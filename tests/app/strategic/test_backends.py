@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,3 +112,17 @@ def test_without_openvino_numpy_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     _, report = runtime.choose(MODEL, threads=1, precision="auto")
     assert report.backend == "blas"
     assert report.rejected["openvino-float32"] == "No module named 'openvino'"
+
+
+def test_loading_the_engine_reports_nothing_to_anybody() -> None:
+    """OpenVINO's tools would send events to an analytics service, from a forked process, once they are imported."""
+    script = (
+        "import os, sys, urllib.request\n"
+        "def refuse(*_): raise AssertionError('something was sent or forked')\n"
+        "urllib.request.urlopen = os.fork = refuse\n"
+        "from app.strategic.engine import Engine\n"
+        "Engine.load()\n"
+        "assert 'openvino' in sys.modules\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[3], timeout=120)
