@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.service import http_protocol
 from app.service.http_protocol import LaneProtocol
 from app.service.revocation import revoke
 from ops.local.process import free_port
@@ -186,6 +187,34 @@ async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(sta
         assert [orjson.loads(reply.body)["bytes"] for reply in replies] == [len(body) for body in bodies]
         assert replies[0].took_the_lane
         writer.close()
+
+
+async def test_a_body_that_comes_in_pieces_takes_the_lane_unless_it_is_slow(start_service: StartService) -> None:
+    async with start_service() as service, listening(service.application, LaneProtocol) as port:
+        headers = service.headers("trader")
+        await ask(port, request(headers))
+        whole = request(headers, b"a" * 90_000)
+        prompt = await ask(port, whole[:40_000], whole[40_000:80_000], whole[80_000:])
+        assert (prompt.status, prompt.took_the_lane) == (200, True)
+        slow = await ask(port, *[whole[start : start + 9_050] for start in range(0, len(whole), 9_050)])
+        assert (slow.status, slow.took_the_lane) == (200, False)
+        assert prompt.body == slow.body == b'{"bytes":90000}'
+        assert http_protocol._Held.together == 0
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_nothing_held(start_service: StartService) -> None:
+    async with start_service() as service, listening(service.application, LaneProtocol) as port:
+        headers = service.headers("trader")
+        await ask(port, request(headers))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(headers, b"a" * 50_000)[:30_000])
+        await writer.drain()
+        async with asyncio.timeout(5):
+            while http_protocol._Held.together == 0:  # noqa: ASYNC110 - until the server holds it
+                await asyncio.sleep(0.002)
+            writer.close()
+            while http_protocol._Held.together:  # noqa: ASYNC110 - until it has noticed
+                await asyncio.sleep(0.002)
 
 
 async def test_a_client_that_leaves_costs_nothing_more(start_service: StartService) -> None:
