@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +13,7 @@ import numpy as np
 
 from app.contract import STRATEGIC, Env, Service
 from app.strategic.codec import RECORD
+from benchmarks import wrk
 from benchmarks.figures import Figure, summarise
 from benchmarks.store import PARAMETERS
 from ops.local.stack import RunningStack, StackOptions, running_stack
@@ -25,36 +21,13 @@ from ops.local.stack import RunningStack, StackOptions, running_stack
 RUNS: Final = 3
 SECONDS: Final = 6
 LIST_SIZE: Final = 64
+PAUSE_MILLISECONDS: Final = 10
+"""Between an answer and the next request of 64 clients: somewhat more than 5,000 requests a second."""
 PATH: Final = f"{STRATEGIC.api_prefix}/process"
-
-_SCRIPT: Final = """
-local file = io.open("{body}", "rb"); wrk.body = file:read("*a"); file:close()
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "{content_type}"
-wrk.headers["Authorization"] = "Bearer {token}"
-done = function(summary, latency, requests)
-  local failed = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
-  io.write(string.format("RESULT %.6f %.6f %.6f %d\\n", summary.requests / summary.duration * 1e6,
-    latency:percentile(50) / 1000, latency:percentile(99) / 1000, failed + summary.errors.status))
-end
-"""
-
-
-@dataclass(frozen=True)
-class Load:
-    """What wrk saw: requests a second, milliseconds, and failed requests."""
-
-    rate: float
-    median: float
-    p99: float
-    failed: int
 
 
 def measure() -> list[Figure]:
     """Rates and latencies of the three forms of a request, and the time until the stack is ready."""
-    if shutil.which("wrk") is None:
-        print("error: wrk not found: apt-get install wrk", file=sys.stderr)
-        raise SystemExit(2)
     with _stack() as (stack, directory):
         ready = Figure(
             name="`make serve` from an empty directory to /ready",
@@ -87,12 +60,14 @@ def _stack() -> Iterator[tuple[RunningStack, Path]]:
 
 
 def _single(stack: RunningStack, directory: Path) -> list[Figure]:
-    script = _script(directory, "application/json", json.dumps(_market_data(0)).encode(), stack.token)
+    request = _request(stack, "application/json", json.dumps(_market_data(0)).encode())
     figures = []
     for connections, bar, aim, p99_bar in ((32, None, None, None), (64, 10_000, 12_604, 15.0), (128, None, None, None)):
-        loads = [_wrk(stack, script, connections) for _ in range(RUNS)]
+        loads = _loads(request, directory, connections)
         figures += _rate_and_p99(f"one matrix a request, {connections} connections", loads, 1, bar, aim, p99_bar)
-    return figures
+    paced = _loads(request, directory, 64, pause=PAUSE_MILLISECONDS)
+    name = f"one matrix a request, 64 clients that pause {PAUSE_MILLISECONDS} ms"
+    return figures + _rate_and_p99(name, paced, 1, 5_000, None, 10.0)
 
 
 def _samples(
@@ -105,13 +80,21 @@ def _samples(
         records["timestamp"] = 1_767_623_400_000_000
         records["matrix"] = _matrices()
         body = records.tobytes()
-    script = _script(directory, content_type, body, stack.token)
-    loads = [_wrk(stack, script, 8) for _ in range(RUNS)]
+    loads = _loads(_request(stack, content_type, body), directory, 8)
     return _rate_and_p99(f"{name}, 8 connections", loads, LIST_SIZE, bar, aim, None)
 
 
+def _loads(request: wrk.Request, directory: Path, connections: int, *, pause: int = 0) -> list[wrk.Load]:
+    return [wrk.send(request, directory, connections=connections, seconds=SECONDS, pause=pause) for _ in range(RUNS)]
+
+
+def _request(stack: RunningStack, content_type: str, body: bytes) -> wrk.Request:
+    headers = {"Content-Type": content_type, "Authorization": f"Bearer {stack.token}"}
+    return wrk.Request(f"{stack.strategic}{PATH}", body, headers)
+
+
 def _rate_and_p99(
-    name: str, loads: list[Load], samples: int, bar: float | None, aim: float | None, p99_bar: float | None
+    name: str, loads: list[wrk.Load], samples: int, bar: float | None, aim: float | None, p99_bar: float | None
 ) -> list[Figure]:
     rate, rate_spread = summarise([load.rate * samples for load in loads])
     p99, p99_spread = summarise([load.p99 for load in loads])
@@ -123,34 +106,6 @@ def _rate_and_p99(
         ),
         Figure(name=f"{name}: p99", value=p99, unit="ms", spread=p99_spread, bar=p99_bar, note=note),
     ]
-
-
-def _script(directory: Path, content_type: str, body: bytes, token: str) -> Path:
-    stem = content_type.replace("/", "-") + str(len(body))
-    (directory / f"{stem}.body").write_bytes(body)
-    script = directory / f"{stem}.lua"
-    text = _SCRIPT.replace("{body}", str(directory / f"{stem}.body")).replace("{content_type}", content_type)
-    script.write_text(text.replace("{token}", token))
-    return script
-
-
-def _wrk(stack: RunningStack, script: Path, connections: int) -> Load:
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{SECONDS}",
-        "--latency",
-        "-s",
-        str(script),
-        f"{stack.strategic}{PATH}",
-    ]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS + 60).stdout
-    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", output)
-    if found is None:
-        raise RuntimeError(f"wrk said: {output}")
-    rate, median, p99, failed = found.groups()
-    return Load(float(rate), float(median), float(p99), int(failed))
 
 
 def _matrices() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -14,6 +14,7 @@ _SCRIPT: Final = """
 local file = io.open("{body}", "rb"); wrk.body = file:read("*a"); file:close()
 wrk.method = "POST"
 {headers}
+{pause}
 done = function(summary, latency, requests)
   local failed = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
   io.write(string.format("RESULT %.6f %.6f %.6f %d\\n", summary.requests / summary.duration * 1e6,
@@ -51,14 +52,15 @@ class Load:
     failed: int
 
 
-def send(request: Request, directory: Path, *, connections: int, seconds: float) -> Load:
-    """Send ``request`` over ``connections`` for ``seconds``, the next one as soon as the answer to the last is there.
+def send(request: Request, directory: Path, *, connections: int, seconds: float, pause: int = 0) -> Load:
+    """Send ``request`` over ``connections`` for ``seconds``, the next one ``pause`` after the answer to the last.
 
     Args:
         request: what to send.
         directory: for wrk's script and the body.
         connections: kept open.
         seconds: whole ones.
+        pause: milliseconds, whole ones; clients that pause set the rate, if the service keeps up.
 
     Raises:
         WrkError: Wrk is not installed, or said nothing that can be read.
@@ -68,7 +70,8 @@ def send(request: Request, directory: Path, *, connections: int, seconds: float)
     body, script = directory / "wrk.body", directory / "wrk.lua"
     body.write_bytes(request.body)
     headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in request.headers.items())
-    script.write_text(_SCRIPT.replace("{body}", str(body)).replace("{headers}", headers))
+    pausing = f"delay = function() return {pause} end" if pause else ""
+    script.write_text(_SCRIPT.replace("{body}", str(body)).replace("{headers}", headers).replace("{pause}", pausing))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}", "--timeout", "30", "-s", str(script), request.url]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + 90)
     found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", done.stdout)
