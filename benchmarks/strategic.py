@@ -57,12 +57,11 @@ def _stack() -> Iterator[tuple[RunningStack, Path]]:
             database_parameters=PARAMETERS,
         )
         with running_stack(options) as (stack, _children):
-            _recycle_write_ahead_log(stack.databases[Service.STRATEGIC])
             yield stack, directory
 
 
 def _recycle_write_ahead_log(url: str) -> None:
-    """Bring a new server to where one is that has run for some minutes: its log's old segments are used again.
+    """Bring the server to where one is that has run for some time: its log's old segments are used again.
 
     Until then it fills a new segment of 16 MiB with zeros twice a second, and every commit waits for that (p99 over 64
     connections 45 to 50 ms instead of 11 to 13).
@@ -79,9 +78,9 @@ def _single(stack: RunningStack, directory: Path) -> list[Figure]:
     request = _request(stack, "application/json", json.dumps(_market_data(0)).encode())
     figures = []
     for connections, bar, aim, p99_bar in ((32, None, None, None), (64, 10_000, 12_604, 15.0), (128, None, None, None)):
-        loads = _loads(request, directory, connections)
+        loads = _loads(stack, request, directory, connections)
         figures += _rate_and_p99(f"one matrix a request, {connections} connections", loads, 1, bar, aim, p99_bar)
-    paced = _loads(request, directory, 64, pause=PAUSE_MILLISECONDS)
+    paced = _loads(stack, request, directory, 64, pause=PAUSE_MILLISECONDS)
     name = f"one matrix a request, 64 clients that pause {PAUSE_MILLISECONDS} ms"
     return figures + _rate_and_p99(name, paced, 1, 5_000, None, 10.0)
 
@@ -96,11 +95,14 @@ def _samples(
         records["timestamp"] = 1_767_623_400_000_000
         records["matrix"] = _matrices()
         body = records.tobytes()
-    loads = _loads(_request(stack, content_type, body), directory, 8)
+    loads = _loads(stack, _request(stack, content_type, body), directory, 8)
     return _rate_and_p99(f"{name}, 8 connections", loads, LIST_SIZE, bar, aim, None)
 
 
-def _loads(request: wrk.Request, directory: Path, connections: int, *, pause: int = 0) -> list[wrk.Load]:
+def _loads(
+    stack: RunningStack, request: wrk.Request, directory: Path, connections: int, *, pause: int = 0
+) -> list[wrk.Load]:
+    _recycle_write_ahead_log(stack.databases[Service.STRATEGIC])
     return [wrk.send(request, directory, connections=connections, seconds=SECONDS, pause=pause) for _ in range(RUNS)]
 
 
