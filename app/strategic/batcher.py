@@ -118,14 +118,20 @@ class _Waiting:
     told: bool = False
 
     def take(self, decided: Decided) -> None:
-        if not self.told:
-            self.told = True
-            self.client.take(decided)
+        self._tell(lambda: self.client.take(decided))
 
     def refuse(self, error: ProblemError) -> None:
-        if not self.told:
-            self.told = True
-            self.client.refuse(error)
+        self._tell(lambda: self.client.refuse(error))
+
+    def _tell(self, word: Callable[[], None]) -> None:
+        """Tell the client, once; one that fails must cost neither the others of its batch nor the connection."""
+        if self.told:
+            return
+        self.told = True
+        try:
+            word()
+        except Exception as error:  # noqa: BLE001 - see above
+            _log.error("a client could not be told", exc_info=error)
 
 
 class Batcher:

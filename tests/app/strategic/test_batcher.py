@@ -144,6 +144,25 @@ def test_what_waits_too_long_is_refused_and_not_stored(strategic_database: str, 
     assert stored(strategic_database) == 1 + 200 * (4 - len(refused))
 
 
+def test_a_client_that_fails_costs_the_others_nothing(strategic_database: str, cache: str) -> None:
+    class Broken:
+        gone = False
+
+        def take(self, _word: object) -> None:
+            raise RuntimeError("its connection is in a state that nobody thought of")
+
+        refuse = take
+
+    async def work() -> None:
+        async with running(strategic_database, cache, Decider(), connections=1) as batcher:
+            for _ in range(2):  # the connection goes on, too
+                batcher.submit(samples(0.5), None, Broken())
+                await asyncio.wait_for(asyncio.gather(*[batcher.decide(samples(0.5)) for _ in range(3)]), 10)
+
+    asyncio.run(work())
+    assert stored(strategic_database) == 8
+
+
 def test_a_matrix_without_an_answer_fails_alone(strategic_database: str, cache: str) -> None:
     async def work() -> list[object]:
         async with running(strategic_database, cache, Decider(), connections=1) as batcher:
