@@ -110,6 +110,8 @@ def composition(
     try:
         try:
             running("up", "--detach", "--no-build", "--pull=never", "gateway", "prometheus")
+            # `up --detach` returns when the gateway's container has started, before nginx listens in it.
+            wait(lambda: '"healthy"' in running("ps", "--format={{json .Health}}", "gateway"), 60, "the gateway")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{running('logs', '--no-color', '--tail=20')}") from None
         yield running
