@@ -118,9 +118,8 @@ async def _commit_until(connection: Connection, size: int, over: Callable[[], bo
 
 def _batch(size: int) -> Batch:
     random = np.random.default_rng(size)
-    outcomes = Outcomes(
-        0, random.random((size, 30), np.float32), np.tanh(random.standard_normal((size, 13), np.float32)), "bench"
-    )
+    patterns = np.tanh(random.standard_normal((size, 13), np.float32))
+    outcomes = Outcomes.read(0, np.hstack([random.random((size, 30), np.float32), patterns]), "bench")
     timestamps = 1_767_623_400_000_000 + np.arange(size)
     matrices = random.standard_normal((size, 48, 13), np.float32)
     return Batch(outcomes, timestamps, matrices, np.ones(size, np.float32), [1] * size, [None] * size)

@@ -53,14 +53,17 @@ class Load:
 
 
 def send(request: Request, directory: Path, *, connections: int, seconds: float, pause: int = 0) -> Load:
-    """Send ``request`` over ``connections`` for ``seconds``, the next one ``pause`` after the answer to the last.
+    """Send ``request`` over ``connections`` for ``seconds``, the next one some time after the answer to the last.
+
+    Pauses are drawn from an exponential distribution, so that clients come independently of each other: with equal
+    pauses those that are answered together come back together for ever, and a load of 5,000 a second is one of bursts.
 
     Args:
         request: what to send.
         directory: for wrk's script and the body.
         connections: kept open.
         seconds: whole ones.
-        pause: milliseconds, whole ones; clients that pause set the rate, if the service keeps up.
+        pause: mean in milliseconds; clients that pause set the rate, if the service keeps up.
 
     Raises:
         WrkError: Wrk is not installed, or said nothing that can be read.
@@ -70,7 +73,7 @@ def send(request: Request, directory: Path, *, connections: int, seconds: float,
     body, script = directory / "wrk.body", directory / "wrk.lua"
     body.write_bytes(request.body)
     headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in request.headers.items())
-    pausing = f"delay = function() return {pause} end" if pause else ""
+    pausing = f"delay = function() return math.floor(0.5 - {pause} * math.log(1 - math.random())) end" if pause else ""
     script.write_text(_SCRIPT.replace("{body}", str(body)).replace("{headers}", headers).replace("{pause}", pausing))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}", "--timeout", "30", "-s", str(script), request.url]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + 90)

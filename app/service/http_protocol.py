@@ -9,6 +9,7 @@ it had never been held: its time and its memory are bounded there.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -45,6 +46,8 @@ class LaneProtocol(HttpToolsProtocol):
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._patience: asyncio.TimerHandle | None = None
+        self.when_lost: Callable[[], None] | None = None
+        """Called once the connection is over."""
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket."""
@@ -60,6 +63,8 @@ class LaneProtocol(HttpToolsProtocol):
         """Forget what is held."""
         self._release()
         super().connection_lost(exc)
+        if self.when_lost is not None:
+            self.when_lost()
 
     def on_headers_complete(self) -> None:
         """Hold the request if it may be ordinary, else start its task."""

@@ -19,6 +19,7 @@ import structlog
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from app.service.fair_accept import SHARES_FILE, Shares
 from app.service.http_protocol import LaneProtocol
 from app.service.metrics import MULTIPROCESS_VARIABLE
 from app.service.settings import ServiceSettings
@@ -85,7 +86,7 @@ def serve(factory: str, settings: ServiceSettings, *, port: int) -> None:
         host=settings.host,
         port=port if settings.port is None else settings.port,
         workers=settings.workers,
-        loop="uvloop",
+        loop="uvloop" if settings.workers == 1 else "app.service.fair_accept:FairLoop",
         http=LaneProtocol,
         ws="none",
         lifespan="on",
@@ -107,9 +108,7 @@ def serve(factory: str, settings: ServiceSettings, *, port: int) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="metrics-") as directory:
         os.environ[MULTIPROCESS_VARIABLE] = directory
-        # libuv otherwise accepts all that waits, and one worker gets most connections (24,500 against 34,800 samples/s
-        # over 8 connections and 2 workers).
-        os.environ.setdefault("UV_TCP_SINGLE_ACCEPT", "1")
+        Shares.prepare(Path(directory) / SHARES_FILE, settings.workers)
         Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 

@@ -78,7 +78,7 @@ async def backfill(url: str, path: Path, engine: Engine, progress: Progress, *, 
             if len(ids) < len(part):
                 ids = await store.lease_ids(connection)
             begun = time.perf_counter()
-            outcomes = Outcomes.of(engine.answers(part), engine.version).numbered(ids.start)
+            outcomes = Outcomes.of(engine.process(part)).numbered(ids.start)
             ids = ids[len(part) :]
             milliseconds = np.full(len(part), 1000 * (time.perf_counter() - begun) / len(part), np.float32)
             samples = Batch(outcomes, times[start : start + batch], part, milliseconds, [len(part)], [None])

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from app.service.database import Connection, Database
 from app.service.problems import FieldError, ProblemError, unavailable, unprocessable
 from app.strategic import metrics, store
+from app.strategic.answers import Decisions
 from app.strategic.codec import Answers, Float32, Int64, Samples
 from app.strategic.outcomes import Outcomes
 from app.strategic.store import Batch, RequestKey
@@ -47,12 +48,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class Decider(Protocol):
     """What computes decisions (`app.strategic.engine.Engine`)."""
 
-    @property
-    def version(self) -> str:
-        """Of the model."""
-
-    def answers(self, matrices: Float32) -> Float32:
-        """(N, 43) for (N, 48, 13): outcome and pattern, as `Outcomes.of` takes them."""
+    def process(self, matrices: Float32) -> Decisions:
+        """Decisions for matrices (N, 48, 13)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,11 +320,11 @@ class Batcher:
         matrices = _join([request.samples.matrices for request in requests])
         decider = self._decider()
         if len(matrices) > INLINE_SAMPLES:
-            numbers = await asyncio.to_thread(decider.answers, matrices)
+            decisions = await asyncio.to_thread(decider.process, matrices)
         else:
-            numbers = decider.answers(matrices)
-        outcomes = Outcomes.of(numbers, decider.version)
-        if not outcomes.sound.all():
+            decisions = decider.process(matrices)
+        outcomes = Outcomes.of(decisions)
+        if not np.isfinite(outcomes.numbers).all():
             await self._process(committer, _without_extremes(requests, outcomes))
             return
         decided = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 
 from app.contract import MATRIX_BARS, MATRIX_FEATURES
 from app.service.problems import FieldError, ProblemError, json_pointer, unprocessable
-from app.strategic.answer_text import write_answers
-from app.strategic.answers import ACTIONS, AGENTS, LEVELS, REGIMES
-from app.strategic.matrix_text import FLOAT32_MAX, read_matrix
+from app.strategic.answer_text import write_columns, write_objects
+from app.strategic.market_text import EARLIEST, EPOCH, FLOAT32_MAX, LATEST, read_market_data
 from app.strategic.outcomes import Outcomes
 
 Float32 = NDArray[np.float32]
@@ -30,19 +28,10 @@ ANSWER_RECORD: Final = np.dtype([("id", "<i8"), ("outcome", "<f4", 30), ("patter
 MAXIMUM_SAMPLES: Final = 65_536
 """In one request: as many as one lease of ids."""
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-EARLIEST: Final = 0
-LATEST: Final = (datetime(2100, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 TIMESTAMP_RULE: Final = (
     "must be an RFC 3339 date-time or an integer of epoch microseconds, from 1970-01-01 to 2099-12-31"
 )
 _MAXIMUM_ERRORS: Final = 20
-
-_HEAD = re.compile(
-    rb'\s*\{\s*"market_data"\s*:\s*\{\s*"timestamp"\s*:\s*(?:"([0-9T:.+Z -]{10,35})"|([0-9]{1,16}))\s*,\s*"data"\s*:'
-)
-_TAIL = re.compile(rb"\s*\}\s*\}\s*")
-_LIST_START = re.compile(rb"\s*\[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +57,11 @@ def decode_json(body: bytes) -> tuple[Samples, bool]:
     Raises:
         ProblemError: 400 not JSON, 413 too many, 422 with a JSON pointer to each offending element.
     """
-    is_list = _LIST_START.match(body) is not None
-    samples = _decode_list_fast(body) if is_list else _decode_single_fast(body)
-    return (samples, is_list) if samples is not None else _decode_slowly(body)
+    found = read_market_data(body, MAXIMUM_SAMPLES)
+    if found is None:
+        return _decode_slowly(body)
+    timestamps, matrices, is_list = found
+    return Samples(timestamps, matrices), is_list
 
 
 def decode_binary(body: bytes) -> Samples:
@@ -114,9 +105,8 @@ class Answers:
         """The answers ``rows`` as JSON objects with commas between them; numbers rounded to 6 decimals."""
         if not self._ends:
             outcomes = self.outcomes
-            choices = np.column_stack([outcomes.decision, outcomes.level, outcomes.regime])
-            self._text, self._ends = write_answers(
-                outcomes.model_version, outcomes.first_id, self.timestamps, choices, outcomes.outcome, outcomes.pattern
+            self._text, self._ends = write_objects(
+                outcomes.model_version, outcomes.first_id, self.timestamps, outcomes.choices, outcomes.numbers
             )
         start = self._ends[rows.start - 1] if rows.start > 0 else 0
         return self._text[start : self._ends[rows.stop - 1] - 1]
@@ -128,29 +118,8 @@ def encode_json(answers: Answers, rows: range, *, as_list: bool) -> bytes:
 
 
 def encode_columns(outcomes: Outcomes, timestamps: Int64) -> bytes:
-    """The answers of a binary request as one object of columns."""
-    outcome = outcomes.outcome
-    columns = {
-        "count": len(outcomes),
-        "first_id": outcomes.first_id,
-        "model_version": outcomes.model_version,
-        "timestamp": timestamps,
-        "decision": [ACTIONS[index] for index in outcomes.decision.tolist()],
-        "probabilities": np.ascontiguousarray(outcome[:, 0:5]),
-        "agents": {
-            name: np.ascontiguousarray(outcome[:, start : start + 5])
-            for name, start in zip(AGENTS, (5, 10, 15), strict=True)
-        },
-        "agent_weights": np.ascontiguousarray(outcome[:, 20:23]),
-        "confidence_score": np.ascontiguousarray(outcome[:, 23]),
-        "confidence_level": [LEVELS[index] for index in outcomes.level.tolist()],
-        "epistemic_uncertainty": np.ascontiguousarray(outcome[:, 24]),
-        "aleatoric_uncertainty": np.ascontiguousarray(outcome[:, 25]),
-        "regime": [REGIMES[index] for index in outcomes.regime.tolist()],
-        "regime_probabilities": np.ascontiguousarray(outcome[:, 26:30]),
-        "pattern": np.ascontiguousarray(outcomes.pattern),
-    }
-    return orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
+    """The answers of a binary request as one object of columns; numbers rounded to 6 decimals."""
+    return write_columns(outcomes.model_version, outcomes.first_id, timestamps, outcomes.choices, outcomes.numbers)
 
 
 def encode_binary(outcomes: Outcomes) -> bytes:
@@ -176,48 +145,6 @@ def parse_timestamp(value: object) -> int | None:
     if not isinstance(value, int) or not EARLIEST <= value < LATEST:
         return None
     return value
-
-
-def _decode_single_fast(body: bytes) -> Samples | None:
-    matrices = np.empty((1, MATRIX_BARS, MATRIX_FEATURES), np.float32)
-    found = _read_item(body, 0, matrices[0])
-    if found is None or found[1] != len(body):
-        return None
-    return Samples(np.array([found[0]]), matrices)
-
-
-def _decode_list_fast(body: bytes) -> Samples | None:
-    start = _LIST_START.match(body)
-    expected = min(body.count(b'"market_data"'), MAXIMUM_SAMPLES)
-    if start is None or expected == 0:
-        return None
-    matrices = np.empty((expected, MATRIX_BARS, MATRIX_FEATURES), np.float32)
-    timestamps = np.empty(expected, np.int64)
-    position = start.end()
-    for row in range(expected):
-        found = _read_item(body, position, matrices[row])
-        if found is None:
-            return None
-        timestamps[row], position = found
-        closing = b"]" if row == expected - 1 else b","
-        if body[position : position + 1] != closing:
-            return None
-        position += 1
-    return Samples(timestamps, matrices) if not body[position:].strip() else None
-
-
-def _read_item(body: bytes, start: int, matrix: Float32) -> tuple[int, int] | None:
-    """Timestamp of the object at ``start`` and where it ends, when it is written in the usual way."""
-    head = _HEAD.match(body, start)
-    if head is None:
-        return None
-    text, number = head.groups()
-    timestamp = parse_timestamp(text.decode("ascii") if text is not None else int(number))
-    if timestamp is None:
-        return None
-    end = read_matrix(body, head.end(), matrix)
-    tail = _TAIL.match(body, end) if end > 0 else None
-    return None if tail is None else (timestamp, tail.end())
 
 
 def _decode_slowly(body: bytes) -> tuple[Samples, bool]:

@@ -91,7 +91,7 @@ async def list_decisions(database: Database, selection: Selection) -> tuple[list
 def _decision(row: Sequence[Any]) -> dict[str, Any]:
     number, timestamp, created_at, raw, version = row
     outcome = np.frombuffer(raw, "<f4").reshape(1, OUTCOME_WIDTH)
-    packed = Outcomes(number, outcome, np.empty((1, 0), np.float32), version)
+    packed = Outcomes.read(number, outcome, version)
     values = [round(float(value), 6) for value in outcome[0]]
     regime = int(packed.regime[0])
     return {

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge
 from app.contract import METRIC_STRATEGIC_THROUGHPUT
 from app.service.metrics import BatchHistogram
 from app.strategic.answers import ACTIONS, REGIMES
-from app.strategic.outcomes import CONFIDENCE, EPISTEMIC, PROBABILITIES, REGIME_PROBABILITIES, Outcomes
+from app.strategic.outcomes import CONFIDENCE, EPISTEMIC, Outcomes
 
 THROUGHPUT_WINDOW_SECONDS: Final = 10.0
 CONFIDENCE_BUCKETS: Final = tuple(np.linspace(0.1, 1.0, 10).round(1).tolist())
@@ -94,7 +94,11 @@ class Observer:
         if self._noted:
             outcomes, engine_seconds, commit_seconds = zip(*self._noted, strict=True)
             self._noted.clear()
-            self._count([len(batch) for batch in outcomes], np.concatenate([batch.outcome for batch in outcomes]))
+            self._count(
+                [len(batch) for batch in outcomes],
+                np.concatenate([batch.numbers[:, [CONFIDENCE, EPISTEMIC]] for batch in outcomes]),
+                np.concatenate([batch.choices for batch in outcomes]),
+            )
             ENGINE_SECONDS.observe_all(engine_seconds)
             COMMIT_SECONDS.observe_all(commit_seconds)
         horizon = time.monotonic() - THROUGHPUT_WINDOW_SECONDS
@@ -105,15 +109,15 @@ class Observer:
         UNCERTAINTY.set(self._uncertainty)
         DRIFT.set(self._drift)
 
-    def _count(self, sizes: list[int], outcome: NDArray[np.float32]) -> None:
-        """Count batches of these sizes with all their outcomes (N, 30)."""
-        count = len(outcome)
+    def _count(self, sizes: list[int], scores: NDArray[np.float32], choices: NDArray[np.int64]) -> None:
+        """Count batches of these sizes; confidence and epistemic uncertainty (N, 2) and choices (N, 3) of them all."""
+        count = len(scores)
         SAMPLES.inc(count)
         BATCH_SIZE.observe_all(sizes)
-        _count(_DECISION_CHILDREN, outcome[:, PROBABILITIES].argmax(axis=1))
-        _count(_REGIME_CHILDREN, outcome[:, REGIME_PROBABILITIES].argmax(axis=1))
-        CONFIDENCES.observe_all(outcome[:, CONFIDENCE].tolist())
-        epistemic = outcome[:, EPISTEMIC]
+        _count(_DECISION_CHILDREN, choices[:, 0])
+        _count(_REGIME_CHILDREN, choices[:, 1])
+        CONFIDENCES.observe_all(scores[:, 0].tolist())
+        epistemic = scores[:, 1]
         weight = min(1.0, count / _DRIFT_SMOOTHING)
         self._uncertainty += weight * (float(epistemic.mean()) - self._uncertainty)
         self._drift += weight * (float((epistemic > _NINETY_NINTH_PERCENTILE).mean()) - self._drift)

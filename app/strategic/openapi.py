@@ -101,7 +101,8 @@ SCHEMAS: Final[dict[str, Any]] = {
     },
     "DecisionColumns": {
         "type": "object",
-        "description": "Answers of a binary request, column by column in the order of its records; ids count up.",
+        "description": "Answers of a binary request, column by column in the order of its records; ids count up. "
+        "Numbers are rounded to 6 decimals.",
         "properties": {
             "count": {"type": "integer"},
             "first_id": {"type": "integer"},

@@ -12,9 +12,10 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from app.strategic.answers import HIGH_CONFIDENCE, MEDIUM_CONFIDENCE
+from app.strategic.answers import HIGH_CONFIDENCE, MEDIUM_CONFIDENCE, Decisions
 
 Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
 
 OUTCOME_WIDTH: Final = 30
 PROBABILITIES: Final = slice(0, 5)
@@ -30,55 +31,68 @@ class Outcomes:
 
     Attributes:
         first_id: of the first sample; 0 before ids were given.
-        outcome: (N, 30) float32, see the module.
-        pattern: (N, 13) float32.
+        numbers: (N, 43) float32: outcome, see the module, and pattern.
+        choices: (N, 3) int64: index of decision, regime and confidence level.
         model_version: of the model that decided them all.
     """
 
     first_id: int
-    outcome: Float32
-    pattern: Float32
+    numbers: Float32
+    choices: Int64
     model_version: str
 
     @classmethod
-    def of(cls, answers: Float32, model_version: str) -> Self:
-        """Outcomes out of the engine's rows of 43 numbers (`answers.ANSWER_COLUMNS`), not yet numbered."""
-        return cls(0, answers[:, :OUTCOME_WIDTH], answers[:, OUTCOME_WIDTH:], model_version)
+    def of(cls, decisions: Decisions) -> Self:
+        """Outcomes of the engine's decisions, not yet numbered."""
+        return cls(0, decisions.answers, decisions.choices, decisions.model_version)
+
+    @classmethod
+    def read(cls, first_id: int, numbers: Float32, model_version: str) -> Self:
+        """Outcomes of stored numbers, (N, 43) or (N, 30) without patterns; the choices follow from them."""
+        confidence = numbers[:, CONFIDENCE]
+        level = (confidence < HIGH_CONFIDENCE).astype(np.int64) + (confidence < MEDIUM_CONFIDENCE)
+        decision, regime = (numbers[:, part].argmax(axis=1) for part in (PROBABILITIES, REGIME_PROBABILITIES))
+        return cls(first_id, numbers, np.column_stack([decision, regime, level]), model_version)
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self.outcome)
+        return len(self.numbers)
 
     def part(self, start: int, count: int) -> Outcomes:
         """``count`` samples from ``start``."""
         rows = slice(start, start + count)
-        return Outcomes(self.first_id + start, self.outcome[rows], self.pattern[rows], self.model_version)
+        return Outcomes(self.first_id + start, self.numbers[rows], self.choices[rows], self.model_version)
 
     def numbered(self, first_id: int) -> Outcomes:
         """The same with ids."""
-        return Outcomes(first_id, self.outcome, self.pattern, self.model_version)
+        return Outcomes(first_id, self.numbers, self.choices, self.model_version)
 
     @property
-    def decision(self) -> NDArray[np.int64]:
+    def outcome(self) -> Float32:
+        """(N, 30), see the module."""
+        return self.numbers[:, :OUTCOME_WIDTH]
+
+    @property
+    def pattern(self) -> Float32:
+        """(N, 13) code of the window for similarity search."""
+        return self.numbers[:, OUTCOME_WIDTH:]
+
+    @property
+    def decision(self) -> Int64:
         """(N,) index in ``ACTIONS`` of the most probable action."""
-        return _place_of_maximum(self.outcome[:, PROBABILITIES])
+        return self.choices[:, 0]
 
     @property
-    def regime(self) -> NDArray[np.int64]:
+    def regime(self) -> Int64:
         """(N,) index in ``REGIMES`` of the most probable regime."""
-        return _place_of_maximum(self.outcome[:, REGIME_PROBABILITIES])
+        return self.choices[:, 1]
 
     @property
-    def level(self) -> NDArray[np.int64]:
-        """(N,) index in ``LEVELS``."""
-        confidence = self.outcome[:, CONFIDENCE]
-        return np.where(confidence >= HIGH_CONFIDENCE, 0, np.where(confidence >= MEDIUM_CONFIDENCE, 1, 2))
+    def level(self) -> Int64:
+        """(N,) index in ``LEVELS`` of the confidence."""
+        return self.choices[:, 2]
 
     @property
     def sound(self) -> NDArray[np.bool_]:
         """(N,) whether every number is finite: a matrix of extreme values may overflow the model."""
-        return np.asarray(np.isfinite(self.outcome).all(axis=1) & np.isfinite(self.pattern).all(axis=1))
-
-
-def _place_of_maximum(columns: Float32) -> NDArray[np.int64]:
-    return np.asarray(columns.argmax(axis=1), np.int64)
+        return np.asarray(np.isfinite(self.numbers).all(axis=1))

@@ -174,7 +174,7 @@ async def recall(connection: Connection, key: RequestKey) -> Stored | None:
     return Stored(
         request_hash,
         np.array([row[0] for row in rows], np.int64),
-        Outcomes(first_id, outcome, pattern, str(rows[0][3])),
+        Outcomes.read(first_id, np.hstack([outcome, pattern]), str(rows[0][3])),
     )
 
 

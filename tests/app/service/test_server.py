@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -188,6 +190,49 @@ def test_workers_share_a_port_and_a_scrape_answers_for_all(serve: Callable[..., 
         except httpx.TransportError:
             continue
     assert found - processes  # another worker has taken the place of the dead one
+
+
+def _serving(clients: list[httpx.Client]) -> Counter[int]:
+    """Connections of open clients by the worker that answers them."""
+    return Counter(client.get("/api/strategic/slow?seconds=0").json() for client in clients)
+
+
+@pytest.mark.slow
+def test_workers_share_connections_fairly(serve: Callable[..., Served], tmp_path: Path) -> None:
+    certificates = issue_certificates(tmp_path / "tls")
+    paths = {"SSL_CERT_PATH": str(certificates.certificate), "SSL_KEY_PATH": str(certificates.key)}
+    served = serve(_trust(certificates), WORKERS="2", SSL_ENABLED="true", **paths)
+    time.sleep(1.0)
+    for _ in range(30):  # connections that never get through their handshake count for nobody
+        with socket.create_connection(("localhost", served.port)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    for _ in range(3):
+        clients = [served.client() for _ in range(24)]
+        shares = _serving(clients)
+        assert len(shares) == 2
+        assert max(shares.values()) <= 13
+        for client in clients[::3]:
+            client.close()
+        clients = clients[1::3] + clients[2::3] + [served.client() for _ in range(8)]
+        shares = _serving(clients)
+        assert max(shares.values()) <= 13
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_leaves_new_connections_to_the_others(serve: Callable[..., Served]) -> None:
+    served = serve(WORKERS="2")
+    time.sleep(1.0)
+    clients = [served.client() for _ in range(8)]
+    hanging, working = _serving(clients)
+    for client in clients:
+        client.close()
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        assert _serving([served.client() for _ in range(20)]) == {working: 20}
+    finally:
+        os.kill(hanging, signal.SIGCONT)
 
 
 @pytest.mark.slow

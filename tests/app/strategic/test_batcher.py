@@ -18,6 +18,7 @@ import pytest
 from app.service.database import Database
 from app.service.problems import ProblemError
 from app.service.settings import ServiceSettings, load_settings
+from app.strategic.answers import Decisions
 from app.strategic.batcher import Batcher
 from app.strategic.codec import Float32, Samples
 from app.strategic.store import RequestKey
@@ -29,18 +30,16 @@ WHEN = 1_767_623_400_000_000
 class Decider:
     """Answers with the first number of each matrix; a matrix that begins with -1 has no finite answer."""
 
-    version = "test"
-
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.batches: list[int] = []
 
-    def answers(self, matrices: Float32) -> Float32:
+    def process(self, matrices: Float32) -> Decisions:
         time.sleep(self.seconds)
         self.batches.append(len(matrices))
         answers = np.full((len(matrices), 43), 0.2, np.float32)
         answers[:, 23] = np.where(matrices[:, 0, 0] < 0, np.nan, matrices[:, 0, 0])
-        return answers
+        return Decisions(answers, np.zeros((len(matrices), 3), np.int64), "test")
 
 
 def samples(first: float, count: int = 1) -> Samples:

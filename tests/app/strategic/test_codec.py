@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from app.service.problems import ProblemError
 from app.strategic import codec
 from app.strategic.answers import ANSWER_COLUMNS
 from app.strategic.codec import RECORD, decode_binary, decode_json, encode_binary, encode_columns, encode_json
-from app.strategic.matrix_text import FLOAT32_MAX, read_matrix
+from app.strategic.market_text import EPOCH, FLOAT32_MAX, LATEST, read_market_data
 from app.strategic.outcomes import ALEATORIC, CONFIDENCE, EPISTEMIC, PROBABILITIES, REGIME_PROBABILITIES, Outcomes
 
 WHEN = "2026-01-05T14:30:00Z"
@@ -47,15 +48,27 @@ NUMBERS = st.one_of(
 )
 
 
+def read(data: bytes, timestamp: bytes = b'"2026-01-05T14:30:00Z"') -> tuple[int, np.ndarray[Any, Any]] | None:
+    """What the compiled reader makes of one object, or None where it leaves it to the general one."""
+    found = read_market_data(b'{"market_data": {"timestamp": %b, "data": %b}}' % (timestamp, data), 1)
+    return None if found is None else (int(found[0][0]), found[1][0])
+
+
 @given(st.lists(NUMBERS, min_size=13, max_size=13), st.sampled_from([None, 0, 2]))
 def test_the_compiled_reader_agrees_with_the_general_one(row: list[float], indent: int | None) -> None:
-    text = json.dumps([row] * 48, indent=indent).encode()
-    matrix = np.empty((48, 13), np.float32)
-    end = read_matrix(text, 0, matrix)
-    if end >= 0:
-        assert end == len(text)
+    found = read(json.dumps([row] * 48, indent=indent).encode())
+    if found is not None:
         expected = np.array([row] * 48, np.float64).astype(np.float32)
-        np.testing.assert_allclose(matrix, expected, rtol=6e-8, atol=1.5e-45)
+        np.testing.assert_allclose(found[1], expected, rtol=6e-8, atol=1.5e-45)
+
+
+@given(st.integers(0, 10**17 - 1), st.integers(1, 17), st.booleans())
+def test_the_compiled_reader_reads_every_ordinary_number_itself(digits: int, places: int, negative: bool) -> None:
+    whole, rest = divmod(digits, 10**places)
+    number = f"{'-' * negative}{whole}.{rest:0{places}d}"
+    found = read(json.dumps([["NUMBER"] * 13] * 48).replace('"NUMBER"', number).encode())
+    assert found is not None
+    np.testing.assert_array_equal(found[1], np.float32(float(number)))
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=13, max_size=13))
@@ -64,22 +77,77 @@ def test_a_float32_survives_the_way_through_json_exactly(row: list[float]) -> No
     np.testing.assert_array_equal(samples.matrices[0], np.array([row] * 48, np.float32))
 
 
-@given(st.binary(max_size=60), st.integers(0, 400))
-def test_the_compiled_reader_never_accepts_what_json_refuses(garbage: bytes, place: int) -> None:
-    text = orjson.dumps(MATRIX.tolist())
+@given(st.binary(max_size=60), st.integers(0, 400), st.booleans())
+def test_the_compiled_reader_never_accepts_what_json_refuses(garbage: bytes, place: int, at_the_end: bool) -> None:
+    text = orjson.dumps([market_data()] * 2)
+    place = len(text) - place if at_the_end else place
     broken = text[:place] + garbage + text[place + len(garbage) :]
-    matrix = np.empty((48, 13), np.float32)
-    end = read_matrix(broken, 0, matrix)
-    if end >= 0:
-        np.testing.assert_allclose(matrix, np.array(orjson.loads(broken[:end]), np.float32), rtol=1e-6)
+    found = read_market_data(broken, 9)
+    if found is not None:
+        expected = [item["market_data"]["data"] for item in orjson.loads(broken)]
+        np.testing.assert_allclose(found[1], np.array(expected, np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("length", range(1, 200))
+def test_the_compiled_reader_accepts_no_part_of_a_text(length: int) -> None:
+    text = orjson.dumps([market_data()])
+    assert read_market_data(text, 9) is not None
+    assert read_market_data(text[:-length], 9) is None
+    assert read_market_data(text[:length], 9) is None
 
 
 @pytest.mark.parametrize(
     "number", ["01", "1.", ".5", "+1", "1e", "--1", "1e+", "NaN", "Infinity", "0x1", "1_0", "", "null", "true", '"1"']
 )
 def test_the_compiled_reader_leaves_alone_what_is_no_json_number(number: str) -> None:
-    text = json.dumps(MATRIX.tolist()).replace(repr(float(MATRIX[3, 4])), number, 1).encode()
-    assert read_matrix(text, 0, np.empty((48, 13), np.float32)) == -1
+    for bar, feature in ((3, 4), (47, 12)):
+        text = json.dumps(cell("HERE", bar, feature)).replace('"HERE"', number, 1).encode()
+        assert read(text) is None
+
+
+MATRIX_TEXT = orjson.dumps(MATRIX.tolist())
+OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@given(
+    st.datetimes(datetime(1900, 1, 1), datetime(2100, 12, 31)),  # noqa: DTZ001 - with a zone in the next line
+    st.one_of(st.none(), st.just(UTC), OFFSETS),
+    st.sampled_from(["T", " "]),
+    st.booleans(),
+)
+def test_timestamps_mean_what_the_standard_library_reads(
+    moment: datetime, zone: timezone | None, mark: str, short: bool
+) -> None:
+    text = moment.replace(tzinfo=zone).isoformat(mark).replace("+00:00", "Z" if short else "+00:00")
+    found = read(MATRIX_TEXT, orjson.dumps(text))
+    expected = (moment.replace(tzinfo=zone or UTC) - EPOCH) // timedelta(microseconds=1)
+    assert (None if found is None else found[0]) == (expected if 0 <= expected < LATEST else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-02-29T00:00:00Z", "2026-04-31T00:00:00Z", "2026-13-01T00:00:00Z", "2026-00-01T00:00:00Z",
+        "2026-01-00T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T00:60:00Z", "2026-01-01T00:00:60Z",
+        "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00+24:00", "2026-01-01T00:00:00+0000", "2026-1-1T00:00:00Z",
+        "2026-01-01T00:00:00ZZ", "2026/01/01T00:00:00Z", "2026-01-01T00:00", "2026-01-01T00:00:00.1234567Z",
+    ],
+)  # fmt: skip
+def test_the_compiled_reader_leaves_rare_and_wrong_timestamps_alone(text: str) -> None:
+    assert read(MATRIX_TEXT, orjson.dumps(text)) is None
+
+
+def test_an_integer_with_a_zero_in_front_is_no_timestamp() -> None:
+    body = orjson.dumps(market_data(timestamp=123)).replace(b":123,", b":0123,")
+    assert refusal(body)[0] == 400
+
+
+def test_a_list_of_short_matrices_is_read_in_one_pass_too() -> None:
+    short = market_data([[0] * 13] * 48)
+    found = read_market_data(orjson.dumps([short] * 50), 100)
+    assert found is not None
+    assert found[1].shape == (50, 48, 13)
+    assert read_market_data(orjson.dumps([short] * 50), 49) is None
 
 
 @pytest.mark.parametrize("spelling", ["{}", " {} ", "\n{}\t"])
@@ -228,7 +296,7 @@ def test_more_matrices_than_ids_are_leased_at_once_are_refused(monkeypatch: pyte
 def test_the_three_forms_of_an_answer_say_the_same() -> None:
     rng = np.random.default_rng(1)
     answers = rng.random((4, 43), dtype=np.float32)
-    outcomes = Outcomes.of(answers, "model-1").numbered(100)
+    outcomes = Outcomes.read(100, answers, "model-1")
     timestamps = np.full(4, 1_767_623_400_000_000)
     objects = orjson.loads(encode_json(codec.Answers(outcomes, timestamps), range(4), as_list=True))
     columns = orjson.loads(encode_columns(outcomes, timestamps))
