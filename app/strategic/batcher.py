@@ -317,7 +317,7 @@ class Batcher:
         if not requests:
             return
         started = time.perf_counter()
-        matrices = _join([request.samples.matrices for request in requests])
+        matrices = np.ascontiguousarray(_join([request.samples.matrices for request in requests]), np.float32)
         decider = self._decider()
         if len(matrices) > INLINE_SAMPLES:
             decisions = await asyncio.to_thread(decider.process, matrices)

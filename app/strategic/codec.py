@@ -40,7 +40,7 @@ class Samples:
 
     Attributes:
         timestamps: (N,) int64, epoch microseconds of the last bar.
-        matrices: (N, 48, 13) finite float32.
+        matrices: (N, 48, 13) finite float32, perhaps a view of the body.
     """
 
     timestamps: Int64
@@ -77,7 +77,7 @@ def decode_binary(body: bytes) -> Samples:
     _check_count(len(body) // RECORD.itemsize)
     records = np.frombuffer(body, RECORD)
     timestamps = records["timestamp"].astype(np.int64)
-    matrices = np.ascontiguousarray(records["matrix"], np.float32)
+    matrices = records["matrix"]
     errors = [
         FieldError(f"/{row}/timestamp", TIMESTAMP_RULE)
         for row in np.flatnonzero((timestamps < EARLIEST) | (timestamps >= LATEST))[:_MAXIMUM_ERRORS].tolist()

@@ -186,7 +186,7 @@ def _parameters(batch: Batch) -> dict[str, Any]:
         "timestamps": wire.TimestampArray.of(batch.timestamps),
         "processing_times": wire.RealArray.of(batch.milliseconds),
         "decisions": wire.SmallintArray.of(outcomes.decision),
-        "matrices": batch.matrices.astype("<f4", copy=False).tobytes(),
+        "matrices": np.ascontiguousarray(batch.matrices, "<f4").data.cast("B"),
         "outcomes": outcomes.outcome.astype("<f4", copy=False).tobytes(),
         "model_version": outcomes.model_version,
         "uncertainties": wire.RealArray.of(outcomes.outcome[:, EPISTEMIC]),
