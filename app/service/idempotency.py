@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -22,11 +20,9 @@ from pydantic import BaseModel
 
 from app.service.application import principal_of
 from app.service.database import Connection, Database
-from app.service.problems import FieldError, ProblemError, unprocessable
+from app.service.request_key import HEADER, MAXIMUM_KEY, RequestKey, forgotten, reused
 
-HEADER: Final = "Idempotency-Key"
 REPLAYED_HEADER: Final = "Idempotent-Replayed"
-MAXIMUM_KEY: Final = 255
 RESPONSE_HEADERS: Final[dict[str, Any]] = {
     REPLAYED_HEADER: {"description": "`true` when this key had been answered before.", "schema": {"type": "string"}}
 }
@@ -36,15 +32,6 @@ A = TypeVar("A", bound=BaseModel)
 R = TypeVar("R")
 Within = Callable[[Connection, R], Awaitable[None]]
 """What a change calls with its open transaction and its result, just before it commits."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """An ``Idempotency-Key`` of a client, and the SHA-256 of the request that it came with."""
-
-    subject: str
-    key: str
-    request_hash: bytes
 
 
 class AlreadyAnsweredError(Exception):
@@ -70,12 +57,8 @@ async def request_key(
     """
     if header is None:
         return None
-    key = header.strip().strip('"')
-    if not 0 < len(key) <= MAXIMUM_KEY or not key.isprintable():
-        detail = f"must be 1 to {MAXIMUM_KEY} printable characters"
-        raise unprocessable(f"The {HEADER} is not valid.", [FieldError(f"header {HEADER}", detail)])
     asked = f"{request.method} {request.url.path}\n".encode() + await request.body()
-    return RequestKey(principal_of(request).subject, key, hashlib.sha256(asked).digest())
+    return RequestKey.of(principal_of(request).subject, header, asked)
 
 
 async def keep_answer(connection: Connection, key: RequestKey | None, answer: BaseModel) -> None:
@@ -128,7 +111,7 @@ class AnsweredRequests:
                 except AlreadyAnsweredError:  # in another process
                     earlier = await self._recall(key, kind)
         if earlier is None:
-            raise ProblemError(409, "conflict", f"The answer to this {HEADER} is no longer kept.")
+            raise forgotten()
         response.headers[REPLAYED_HEADER] = "true"
         return earlier
 
@@ -148,6 +131,5 @@ class AnsweredRequests:
         if row is None:
             return None
         if row[0] != key.request_hash:
-            detail = f"This {HEADER} came with another request before; use a new key."
-            raise ProblemError(422, "idempotency-key-reused", detail)
+            raise reused()
         return kind.model_validate(row[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -14,17 +13,16 @@ from app.contract import STRATEGIC
 from app.service.application import require
 from app.service.hot_route import HotRequest, HotRoute, Reply
 from app.service.permissions import Permission
-from app.service.problems import Answer, FieldError, ProblemError, unprocessable
+from app.service.problems import Answer, ProblemError
+from app.service.request_key import RequestKey
 from app.service.runtime import Runtime
 from app.strategic import codec, history, openapi
 from app.strategic.answers import ACTIONS, PATTERN_SIZE
 from app.strategic.batcher import Batcher, Decided
-from app.strategic.store import RequestKey
 
 PROCESS_PATH: Final = f"{STRATEGIC.api_prefix}/process"
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
-MAXIMUM_KEY: Final = 255
 _TAKE_JSON: Final = (None, b"*/*", JSON)
 _DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
@@ -114,14 +112,10 @@ def _wants_binary(accept: bytes | None) -> bool:
 
 
 def _key(request: HotRequest) -> RequestKey | None:
-    raw = request.headers.get(b"idempotency-key")
-    if raw is None:
+    header = request.headers.get(b"idempotency-key")
+    if header is None:
         return None
-    text = raw.decode("latin-1").strip().strip('"')
-    if not 0 < len(text) <= MAXIMUM_KEY or not text.isprintable():
-        detail = f"must be 1 to {MAXIMUM_KEY} printable characters"
-        raise unprocessable("The Idempotency-Key is not valid.", [FieldError("header Idempotency-Key", detail)])
-    return RequestKey(request.principal.subject, text, hashlib.sha256(request.body).digest())
+    return RequestKey.of(request.principal.subject, header.decode("latin-1"), request.body)
 
 
 def _answer(decided: Decided, shape: str) -> Answer:

@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 
 from app.service.database import Connection, Database
 from app.service.problems import FieldError, ProblemError, unavailable, unprocessable
+from app.service.request_key import RequestKey, forgotten, reused
 from app.strategic import metrics, store
 from app.strategic.answers import Decisions
 from app.strategic.codec import Answers, Float32, Int64, Samples
 from app.strategic.outcomes import Outcomes
-from app.strategic.store import Batch, RequestKey
+from app.strategic.store import Batch
 
 INLINE_SAMPLES: Final = 256
 """A batch up to this size is computed on the event loop (1 ms); a larger one in a thread, so that the loop goes on."""
@@ -417,10 +418,9 @@ async def _replay(committer: _Committer, request: _Waiting) -> None:
     key = request.key
     known = await committer.recall(key) if key is not None else None
     if key is None or known is None:
-        request.refuse(ProblemError(409, "conflict", "The answer to this Idempotency-Key is no longer kept."))
+        request.refuse(forgotten())
     elif known.request_hash != key.request_hash:
-        detail = "This Idempotency-Key came with another body before; use a new key."
-        request.refuse(ProblemError(422, "idempotency-key-reused", detail))
+        request.refuse(reused())
     else:
         metrics.REPLAYED.inc()
         answers = Answers(known.outcomes, known.timestamps)

@@ -16,6 +16,7 @@ import orjson
 from psycopg.types.numeric import Int8
 
 from app.service.database import Connection
+from app.service.request_key import RequestKey
 from app.strategic import wire
 from app.strategic.answers import ACTIONS
 from app.strategic.codec import MATRIX_BYTES, Float32, Int64
@@ -65,15 +66,6 @@ _OF_A_FRESH_REQUEST: Final = "WHERE (%(requests)s)[i] IN (SELECT first_id FROM f
 _STORE_WITH_KEYS: Final = (
     "WITH " + _CLAIMS + _INSERTS.replace("{where}", _OF_A_FRESH_REQUEST) + " SELECT first_id FROM fresh"  # noqa: S608 - constants
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """An ``Idempotency-Key`` of a client, and the SHA-256 of what it came with."""
-
-    subject: str
-    key: str
-    request_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)

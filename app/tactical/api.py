@@ -11,9 +11,10 @@ from fastapi.responses import StreamingResponse
 
 from app.service.application import require
 from app.service.database import Connection
-from app.service.idempotency import RESPONSE_HEADERS, RequestKey, Within, keep_answer, request_key
+from app.service.idempotency import RESPONSE_HEADERS, Within, keep_answer, request_key
 from app.service.permissions import Permission, Principal
 from app.service.problems import ProblemError
+from app.service.request_key import RequestKey
 from app.tactical.events import last_event_id
 from app.tactical.job_store import JobRow
 from app.tactical.parts import Parts

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import structlog
 
-from app.service.idempotency import AlreadyAnsweredError, RequestKey, keep_answer
+from app.service.idempotency import AlreadyAnsweredError, keep_answer
 from app.service.problems import FieldError, ProblemError, unprocessable
+from app.service.request_key import RequestKey
 from app.tactical import metrics
 from app.tactical.jobs import MODELS
 from app.tactical.parts import Parts

@@ -17,11 +17,11 @@ import pytest
 
 from app.service.database import Database
 from app.service.problems import ProblemError
+from app.service.request_key import RequestKey
 from app.service.settings import ServiceSettings, load_settings
 from app.strategic.answers import Decisions
 from app.strategic.batcher import Batcher
 from app.strategic.codec import Float32, Samples
-from app.strategic.store import RequestKey
 from tests.app.strategic.conftest import SECRET, as_application
 
 WHEN = 1_767_623_400_000_000
