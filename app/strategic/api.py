@@ -50,9 +50,10 @@ class ProcessRoute:
         if self.batcher is None or headers.get(b"accept") not in _TAKE_JSON:
             return False
         try:
-            samples, shape = _decode(headers.get(b"content-type", JSON), request.body)
-            if not request.is_paid(len(samples)):
+            decoded = _decode_ordinary(headers.get(b"content-type", JSON), request.body)
+            if decoded is None or not request.is_paid(len(decoded[0])):
                 return False
+            samples, shape = decoded
             self.batcher.submit(samples, _key(request), _Client(reply, shape))
         except ProblemError:
             return False
@@ -93,6 +94,18 @@ def _decode(content_type: bytes, body: bytes) -> tuple[codec.Samples, str]:
         return codec.decode_binary(body), "columns"
     detail = "Content-Type must be application/json or application/octet-stream."
     raise ProblemError(415, "unsupported-media-type", detail)
+
+
+def _decode_ordinary(content_type: bytes, body: bytes) -> tuple[codec.Samples, str] | None:
+    """As `_decode`; None for JSON that takes long to read, be it right or wrong, so that it is read once.
+
+    Raises:
+        ProblemError: as `_decode`.
+    """
+    if content_type != JSON:
+        return _decode(content_type, body)
+    decoded = codec.decode_ordinary_json(body)
+    return None if decoded is None else (decoded[0], "list" if decoded[1] else "single")
 
 
 def _wants_binary(accept: bytes | None) -> bool:

@@ -57,11 +57,13 @@ def decode_json(body: bytes) -> tuple[Samples, bool]:
     Raises:
         ProblemError: 400 not JSON, 413 too many, 422 with a JSON pointer to each offending element.
     """
+    return decode_ordinary_json(body) or _decode_slowly(body)
+
+
+def decode_ordinary_json(body: bytes) -> tuple[Samples, bool] | None:
+    """As `decode_json` of a body that is written in the usual way; None for any other, right or wrong."""
     found = read_market_data(body, MAXIMUM_SAMPLES)
-    if found is None:
-        return _decode_slowly(body)
-    timestamps, matrices, is_list = found
-    return Samples(timestamps, matrices), is_list
+    return None if found is None else (Samples(found[0], found[1]), found[2])
 
 
 def decode_binary(body: bytes) -> Samples:
