@@ -14,13 +14,13 @@ import psycopg
 
 from app.contract import STRATEGIC, Env, Service
 from app.strategic.codec import RECORD
-from benchmarks import wrk
+from benchmarks import processor, wrk
 from benchmarks.figures import Figure, summarise
 from benchmarks.store import PARAMETERS
 from ops.local.stack import RunningStack, StackOptions, running_stack
 
-RUNS: Final = 3
-SECONDS: Final = 6
+RUNS: Final = 5
+SECONDS: Final = 4
 LIST_SIZE: Final = 64
 PAUSE_MILLISECONDS: Final = 8
 """Between an answer and the next request of 64 clients: somewhat more than 5,000 requests a second."""
@@ -29,7 +29,7 @@ PATH: Final = f"{STRATEGIC.api_prefix}/process"
 
 def measure() -> list[Figure]:
     """Rates and latencies of the three forms of a request, and the time until the stack is ready."""
-    with _stack() as (stack, directory):
+    with _stack() as (stack, service, directory):
         ready = Figure(
             name="`make serve` from an empty directory to /ready",
             value=stack.seconds_to_ready,
@@ -38,14 +38,15 @@ def measure() -> list[Figure]:
             aim=5,
             note="both services, PostgreSQL, cache, certificates and migrations",
         )
-        single = _single(stack, directory)
+        single = _single(stack, service, directory)
         lists = _samples(stack, directory, "application/json", "JSON lists of 64, durable", bar=25_000, aim=50_000)
         binary = _samples(stack, directory, "application/octet-stream", "binary, 64 a request, durable", 35_000, 80_000)
         return [ready, *single, *lists, *binary]
 
 
 @contextmanager
-def _stack() -> Iterator[tuple[RunningStack, Path]]:
+def _stack() -> Iterator[tuple[RunningStack, int, Path]]:
+    """The system, the process of the strategic service, and a folder."""
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bench-serve-") as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -56,8 +57,9 @@ def _stack() -> Iterator[tuple[RunningStack, Path]]:
             tls=False,
             database_parameters=PARAMETERS,
         )
-        with running_stack(options) as (stack, _children):
-            yield stack, directory
+        with running_stack(options) as (stack, children):
+            service = next(child.pid for child in children if child.pid and child.contract.service is Service.STRATEGIC)
+            yield stack, service, directory
 
 
 def _recycle_write_ahead_log(url: str) -> None:
@@ -74,15 +76,36 @@ def _recycle_write_ahead_log(url: str) -> None:
             connection.execute("CHECKPOINT")
 
 
-def _single(stack: RunningStack, directory: Path) -> list[Figure]:
+def _single(stack: RunningStack, service: int, directory: Path) -> list[Figure]:
     request = _request(stack, "application/json", json.dumps(_market_data(0)).encode())
     figures = []
     for connections, bar, aim, p99_bar in ((32, None, None, None), (64, 10_000, 12_604, 15.0), (128, None, None, None)):
         loads = _loads(stack, request, directory, connections)
         figures += _rate_and_p99(f"one matrix a request, {connections} connections", loads, 1, bar, aim, p99_bar)
+    figures += _processor_time(stack, service, directory, request)
     paced = _loads(stack, request, directory, 64, pause=PAUSE_MILLISECONDS)
     name = f"one matrix a request, 64 clients that pause {PAUSE_MILLISECONDS} ms"
     return figures + _rate_and_p99(name, paced, 1, 5_000, None, 10.0)
+
+
+def _processor_time(stack: RunningStack, service: int, directory: Path, request: wrk.Request) -> list[Figure]:
+    """Where the time of one request goes, over 64 connections."""
+    _recycle_write_ahead_log(stack.databases[Service.STRATEGIC])
+    parts = {
+        "service": processor.with_descendants(service),
+        "PostgreSQL": processor.of_database(stack.databases[Service.STRATEGIC]),
+    }
+    used: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(RUNS):
+        before = {name: processor.seconds(numbers) for name, numbers in parts.items()}
+        load = wrk.send(request, directory, connections=64, seconds=SECONDS)
+        for name, numbers in parts.items():
+            used[name].append((processor.seconds(numbers) - before[name]) / (load.rate * SECONDS) * 1e6)
+    note = "user and system, all processes; 64 connections"
+    return [
+        Figure(name=f"processor time of one request: {name}", value=value, unit="us", spread=spread, note=note)
+        for name, (value, spread) in ((name, summarise(times)) for name, times in used.items())
+    ]
 
 
 def _samples(

@@ -83,13 +83,11 @@ def kernel_regression(
     last = BARS - 1
     for i in range(BARS):
         age = np.float32(last - i) * np.float32(1.0 / 47.0)
-        scratch[i] = time_metric * age * age
-    for f in range(FEATURES):
-        weight = metric[f]
-        query = window[f, last]
-        for i in range(BARS):
-            difference = query - window[f, i]
-            scratch[i] += weight * difference * difference
+        distance = time_metric * age * age
+        for f in range(FEATURES):
+            difference = window[f, last] - window[f, i]
+            distance += metric[f] * difference * difference
+        scratch[i] = distance
     one = np.float32(1.0)
     # Sums are taken around the last price change: their difference then keeps its digits.
     origin = window[PRICE_CHANGE, last]
@@ -138,11 +136,11 @@ def _discrepancy_of_split(sums: FloatArray, split: int) -> np.float32:
 def _project(window: FloatArray, projection: FloatArray, points: FloatArray) -> None:
     """Write projection @ window, (4, 48)."""
     for d in range(MMD_DIMENSIONS):
-        points[d, :] = 0.0
-        for f in range(FEATURES):
-            weight = projection[d, f]
-            for i in range(BARS):
-                points[d, i] += weight * window[f, i]
+        for i in range(BARS):
+            total = np.float32(0.0)
+            for f in range(FEATURES):
+                total += projection[d, f] * window[f, i]
+            points[d, i] = total
 
 
 @_fast
