@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_one_line(error), WRONG_INPUT)
     except CheckpointError as error:
         return _fail(str(error), WRONG_INPUT if options.command == "evaluate" else FAILED)
-    except (TrainingDivergedError, ModuleNotFoundError) as error:
+    except TrainingDivergedError as error:
         return _fail(_one_line(error), FAILED)
     except TrainingCancelledError as error:
         return _fail(f"{error}; the state is saved, go on with --resume", INTERRUPTED)
@@ -69,8 +69,6 @@ def _one_line(error: Exception) -> str:
         first = error.errors()[0]
         option = "-".join(str(part) for part in first["loc"]).replace("_", "-")
         return f"--{option} {first['input']}: {first['msg'].removeprefix('Value error, ')}"
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed; install it with: pip install 'grandmodel[plots]'"
     return str(error)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from app.tactical.model import Point, TrainingSummary
 from app.tactical.tape import Tape
 
 TRAINED: Final = "trained"
+NO_PICTURES: Final = "Pictures need matplotlib: pip install 'grandmodel[plots]', then evaluate the model again."
 _LINES: Final[dict[str, dict[str, Any]]] = {
     TRAINED: {"color": "#0b6e99", "linewidth": 2.2, "zorder": 4},
     "buy_and_hold": {"color": "#c0562f", "linewidth": 1.3},
@@ -110,10 +112,11 @@ def score_table(scores: Sequence[Score]) -> str:
     return "\n".join(lines)
 
 
-def report_markdown(summary: TrainingSummary, comparison: Comparison, source: str) -> str:
-    """The report for people."""
+def report_markdown(summary: TrainingSummary, comparison: Comparison, source: str, *, drawn: bool = True) -> str:
+    """The report for people; it says how to get the pictures where they were not ``drawn``."""
     losses = summary.losses
-    return f"""\
+    equity, learning = ("![Equity](equity.svg)", "![Learning curve](learning.svg)") if drawn else (NO_PICTURES, "")
+    text = f"""\
 # Tactical training on {source}
 
 {summary.episodes:,} episodes, {summary.frames:,} steps, {summary.updates} updates in {summary.seconds:.1f} s on \
@@ -127,31 +130,35 @@ The same bars and costs for all: {comparison.series} series, {comparison.decisio
 
 {score_table(comparison.scores)}
 
-![Equity](equity.svg)
+{equity}
 
 ## Learning
 
 Last update: policy loss {losses.policy_loss:+.4f}, value loss {losses.value_loss:.4f}, entropy {losses.entropy:.3f}, \
 KL {losses.approximate_kl:.4f}, explained variance {losses.explained_variance:+.3f}.
 
-![Learning curve](learning.svg)
+{learning}
 """
+    return text.rstrip() + "\n"
 
 
 def write_report(directory: Path, summary: TrainingSummary, comparison: Comparison, source: str) -> list[Path]:
     """Writes ``report.md``, ``report.json`` and the pictures as PNG and SVG; returns the paths.
 
+    Without matplotlib, which the images leave out, there are no pictures: a training that is over must not fail.
+
     Raises:
         CheckpointError: when the disk is full or refuses.
-        ModuleNotFoundError: without matplotlib (the extra ``plots``).
     """
+    drawn = find_spec("matplotlib") is not None
     document = report_document(summary, comparison, source)
     files = {
-        "report.md": report_markdown(summary, comparison, source).encode(),
+        "report.md": report_markdown(summary, comparison, source, drawn=drawn).encode(),
         "report.json": (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),
     }
-    files |= picture_files("learning", learning_figure(summary.curve))
-    files |= picture_files("equity", equity_figure(comparison, source))
+    if drawn:
+        files |= picture_files("learning", learning_figure(summary.curve))
+        files |= picture_files("equity", equity_figure(comparison, source))
     for name, data in files.items():
         write_atomically(directory / name, data)
     return [directory / name for name in files]

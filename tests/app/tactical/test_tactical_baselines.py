@@ -12,6 +12,7 @@ import torch
 from app.mappo import Policy
 from app.market.bars import Bars
 from app.market.simulator import simulate
+from app.tactical import report
 from app.tactical.account import ACTIONS, Agent, Costs
 from app.tactical.backtest import backtest, policy_actions
 from app.tactical.baselines import BASELINES, follow_momentum
@@ -106,16 +107,19 @@ def test_drawn_actions_follow_the_policys_probabilities() -> None:
     assert torch.equal(drawn, policy_actions(acting, source, plays=400, seed=3))
 
 
-def test_a_report_holds_the_same_figures_in_both_forms(tmp_path: Path) -> None:
+def _summary() -> TrainingSummary:
     point = Point(
         episodes=8, frames=240, seconds=0.1, episode_return=0.5, policy_loss=-0.01, value_loss=0.4, entropy=1.5,
         approximate_kl=0.01, explained_variance=0.1,
     )  # fmt: skip
-    summary = TrainingSummary(
+    return TrainingSummary(
         kind="bars", seed=0, episodes=8, frames=240, updates=1, seconds=0.1, return_before=-0.1, return_after=0.2,
         curve=(point,), parameters_per_agent=102_229, device="cpu",
     )  # fmt: skip
-    comparison = compare(policy(), tape())
+
+
+def test_a_report_holds_the_same_figures_in_both_forms(tmp_path: Path) -> None:
+    summary, comparison = _summary(), compare(policy(), tape())
     files = write_report(tmp_path, summary, comparison, "bars.csv")
     assert all(file.stat().st_size > 0 for file in files)
     document = json.loads((tmp_path / "report.json").read_text())
@@ -123,3 +127,14 @@ def test_a_report_holds_the_same_figures_in_both_forms(tmp_path: Path) -> None:
     for score in document["scores"]:
         assert f"| {score['name']} | {score['reward']:+.2f} | {score['log_return']:+.2f} |" in text
     assert "-0.100 % before, +0.200 % after" in text
+
+
+def test_without_matplotlib_a_report_has_everything_but_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "find_spec", lambda _name: None)
+    files = write_report(tmp_path, _summary(), compare(policy(), tape()), "bars.csv")
+    assert {file.name for file in files} == {"report.md", "report.json"}
+    text = (tmp_path / "report.md").read_text()
+    assert "grandmodel[plots]" in text
+    assert "![" not in text
