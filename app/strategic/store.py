@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import orjson
-from psycopg.types.numeric import Int8
 
 from app.service.database import Connection
 from app.service.request_key import RequestKey
@@ -21,39 +20,63 @@ from app.strategic import wire
 from app.strategic.answers import ACTIONS
 from app.strategic.codec import MATRIX_BYTES, Float32, Int64
 from app.strategic.outcomes import EPISTEMIC, OUTCOME_WIDTH, Outcomes
+from app.strategic.statements import Encoded, Statement
 
 ID_LEASE: Final = 65_536
+
+_TYPES: Final = {
+    "first_id": wire.BIGINT,
+    "timestamps": wire.TIMESTAMPTZ_ARRAY,
+    "processing_times": wire.REAL_ARRAY,
+    "decisions": wire.SMALLINT_ARRAY,
+    "matrices": wire.BYTEA,
+    "outcomes": wire.BYTEA,
+    "model_version": wire.TEXT,
+    "uncertainties": wire.REAL_ARRAY,
+    "levels": wire.SMALLINT_ARRAY,
+    "regime_confidences": wire.REAL_ARRAY,
+    "regimes": wire.SMALLINT_ARRAY,
+    "patterns": wire.REAL_ARRAY,
+    "metadata": wire.TEXT,
+    "subjects": wire.TEXT_ARRAY,
+    "keys": wire.TEXT_ARRAY,
+    "hashes": wire.BYTEA_ARRAY,
+    "first_ids": wire.BIGINT_ARRAY,
+    "counts": wire.BIGINT_ARRAY,
+    "requests": wire.BIGINT_ARRAY,
+}
+"""Of the statements' parameters."""
 
 # The documents are selected so that their text is read once for a statement instead of once for a row.
 _INSERTS: Final = """
 stored_samples AS (
     INSERT INTO samples (id, timestamp, processing_time, decision, matrix, outcome, model_version)
-    SELECT %(first_id)s + i - 1, t, p, d,
-           substring(%(matrices)b FROM ((i - 1) * {matrix_bytes} + 1)::int FOR {matrix_bytes}),
-           substring(%(outcomes)b FROM ((i - 1) * {outcome_bytes} + 1)::int FOR {outcome_bytes}),
-           %(model_version)s
-    FROM unnest(%(timestamps)s, %(processing_times)s, %(decisions)s) WITH ORDINALITY AS sample(t, p, d, i) {where}
+    SELECT $first_id + i - 1, t, p, d,
+           substring($matrices FROM ((i - 1) * {matrix_bytes} + 1)::int FOR {matrix_bytes}),
+           substring($outcomes FROM ((i - 1) * {outcome_bytes} + 1)::int FOR {outcome_bytes}),
+           $model_version
+    FROM unnest($timestamps, $processing_times, $decisions) WITH ORDINALITY AS sample(t, p, d, i) {where}
 ), stored_uncertainty AS (
     INSERT INTO uncertainty_data (id, timestamp, uncertainty_score, confidence_level)
-    SELECT %(first_id)s + i - 1, t, u, (ARRAY['HIGH', 'MEDIUM', 'LOW'])[l + 1]
-    FROM unnest(%(timestamps)s, %(uncertainties)s, %(levels)s) WITH ORDINALITY AS sample(t, u, l, i) {where}
+    SELECT $first_id + i - 1, t, u, (ARRAY['HIGH', 'MEDIUM', 'LOW'])[l + 1]
+    FROM unnest($timestamps, $uncertainties, $levels) WITH ORDINALITY AS sample(t, u, l, i) {where}
 ), stored_regimes AS (
     INSERT INTO regime_data (id, timestamp, confidence_score, regime_classification)
-    SELECT %(first_id)s + i - 1, t, c, (ARRAY['BULL', 'BEAR', 'SIDEWAYS', 'VOLATILE'])[r + 1]
-    FROM unnest(%(timestamps)s, %(regime_confidences)s, %(regimes)s) WITH ORDINALITY AS sample(t, c, r, i) {where}
+    SELECT $first_id + i - 1, t, c, (ARRAY['BULL', 'BEAR', 'SIDEWAYS', 'VOLATILE'])[r + 1]
+    FROM unnest($timestamps, $regime_confidences, $regimes) WITH ORDINALITY AS sample(t, c, r, i) {where}
 ), stored_patterns AS (
     INSERT INTO vector_patterns (id, timestamp, pattern_vector, metadata)
-    SELECT %(first_id)s + i - 1, t, (%(patterns)s)[((i - 1) * 13 + 1)::int : (i * 13)::int]::vector,
-           ((SELECT %(metadata)s::text::jsonb[]))[d + 1]
-    FROM unnest(%(timestamps)s, %(decisions)s) WITH ORDINALITY AS sample(t, d, i) {where}
+    SELECT $first_id + i - 1, t, ($patterns)[((i - 1) * 13 + 1)::int : (i * 13)::int]::vector,
+           ((SELECT $metadata::text::jsonb[]))[d + 1]
+    FROM unnest($timestamps, $decisions) WITH ORDINALITY AS sample(t, d, i) {where}
 )""".replace("{matrix_bytes}", str(MATRIX_BYTES)).replace("{outcome_bytes}", str(4 * OUTCOME_WIDTH))
-_STORE: Final = "WITH " + _INSERTS.replace("{where}", "") + " SELECT"
+_STORE: Final = Statement.of("store", "WITH " + _INSERTS.replace("{where}", "") + " SELECT", _TYPES)
 
 # Where requests carry an Idempotency-Key each sample names its request, and only samples of requests whose key is new
 # are stored. Keys are inserted in order, so that two services committing the same two keys wait instead of deadlocking.
 _CLAIMS: Final = """
 given AS (
-    SELECT * FROM unnest(%(subjects)s::text[], %(keys)s::text[], %(hashes)b::bytea[], %(first_ids)s, %(counts)s)
+    SELECT * FROM unnest($subjects::text[], $keys::text[], $hashes::bytea[], $first_ids, $counts)
         AS request(subject, key, request_hash, first_id, samples)
 ), claimed AS (
     INSERT INTO idempotency_keys (subject, key, request_hash, first_id, samples)
@@ -62,9 +85,11 @@ given AS (
 ), fresh AS MATERIALIZED (
     SELECT first_id FROM claimed UNION ALL SELECT first_id FROM given WHERE key IS NULL
 ), """
-_OF_A_FRESH_REQUEST: Final = "WHERE (%(requests)s)[i] IN (SELECT first_id FROM fresh)"
-_STORE_WITH_KEYS: Final = (
-    "WITH " + _CLAIMS + _INSERTS.replace("{where}", _OF_A_FRESH_REQUEST) + " SELECT first_id FROM fresh"  # noqa: S608 - constants
+_OF_A_FRESH_REQUEST: Final = "WHERE ($requests)[i] IN (SELECT first_id FROM fresh)"
+_STORE_WITH_KEYS: Final = Statement.of(
+    "store_with_keys",
+    "WITH " + _CLAIMS + _INSERTS.replace("{where}", _OF_A_FRESH_REQUEST) + " SELECT first_id FROM fresh",  # noqa: S608 - constants
+    _TYPES,
 )
 
 
@@ -100,7 +125,8 @@ class Stored:
 
 async def prepare(connection: Connection) -> None:
     """Make a connection ready for `commit`."""
-    wire.register(connection)
+    for statement in (_STORE, _STORE_WITH_KEYS):
+        await statement.prepare(connection)
 
 
 async def lease_ids(connection: Connection) -> range:
@@ -121,24 +147,22 @@ async def commit(connection: Connection, batch: Batch) -> list[bool]:
     Raises:
         psycopg.Error: nothing is known to be stored.
     """
-    parameters = _parameters(batch)
+    values = _values(batch)
     if not any(batch.keys):
-        await connection.execute(_STORE, parameters, prepare=True)
+        await _STORE.run(connection, values)
         return [True] * len(batch.counts)
     firsts = batch.outcomes.first_id + np.cumsum([0, *batch.counts[:-1]])
-    given = [(key.subject, key.key, key.request_hash) if key else (None, None, None) for key in batch.keys]
-    subjects, keys, hashes = zip(*given, strict=True)
-    parameters |= {
-        "subjects": list(subjects),
-        "keys": list(keys),
-        "hashes": list(hashes),
-        "first_ids": wire.BigintArray.of(firsts),
-        "counts": wire.BigintArray.of(np.asarray(batch.counts)),
-        "requests": wire.BigintArray.of(np.repeat(firsts, batch.counts)),
+    values |= {
+        "subjects": wire.texts([key.subject if key else None for key in batch.keys]),
+        "keys": wire.texts([key.key if key else None for key in batch.keys]),
+        "hashes": wire.byte_strings([key.request_hash if key else None for key in batch.keys]),
+        "first_ids": wire.bigints(firsts),
+        "counts": wire.bigints(np.asarray(batch.counts)),
+        "requests": wire.bigints(np.repeat(firsts, batch.counts)),
     }
-    cursor = await connection.execute(_STORE_WITH_KEYS, parameters, prepare=True)
-    fresh = {int(row[0]) for row in await cursor.fetchall()}
-    return [int(first) in fresh for first in firsts]
+    result = await _STORE_WITH_KEYS.run(connection, values)
+    fresh = {result.get_value(row, 0) for row in range(result.ntuples)}
+    return [wire.bigint(first) in fresh for first in firsts.tolist()]
 
 
 async def recall(connection: Connection, key: RequestKey) -> Stored | None:
@@ -170,28 +194,28 @@ async def recall(connection: Connection, key: RequestKey) -> Stored | None:
     )
 
 
-def _parameters(batch: Batch) -> dict[str, Any]:
+def _values(batch: Batch) -> dict[str, Encoded]:
     outcomes = batch.outcomes
     regimes = outcomes.outcome[:, 26:30]
     return {
-        "first_id": Int8(outcomes.first_id),
-        "timestamps": wire.TimestampArray.of(batch.timestamps),
-        "processing_times": wire.RealArray.of(batch.milliseconds),
-        "decisions": wire.SmallintArray.of(outcomes.decision),
+        "first_id": wire.bigint(outcomes.first_id),
+        "timestamps": wire.timestamps(batch.timestamps),
+        "processing_times": wire.reals(batch.milliseconds),
+        "decisions": wire.smallints(outcomes.decision),
         "matrices": np.ascontiguousarray(batch.matrices, "<f4").data.cast("B"),
         "outcomes": outcomes.outcome.astype("<f4", copy=False).tobytes(),
-        "model_version": outcomes.model_version,
-        "uncertainties": wire.RealArray.of(outcomes.outcome[:, EPISTEMIC]),
-        "levels": wire.SmallintArray.of(outcomes.level),
-        "regime_confidences": wire.RealArray.of(regimes.max(axis=1)),
-        "regimes": wire.SmallintArray.of(outcomes.regime),
-        "patterns": wire.RealArray.of(outcomes.pattern.ravel()),
+        "model_version": outcomes.model_version.encode(),
+        "uncertainties": wire.reals(outcomes.outcome[:, EPISTEMIC]),
+        "levels": wire.smallints(outcomes.level),
+        "regime_confidences": wire.reals(regimes.max(axis=1)),
+        "regimes": wire.smallints(outcomes.regime),
+        "patterns": wire.reals(outcomes.pattern.ravel()),
         "metadata": _metadata(outcomes.model_version),
     }
 
 
 @functools.lru_cache(maxsize=8)
-def _metadata(version: str) -> str:
+def _metadata(version: str) -> bytes:
     """Literal of a PostgreSQL array with one JSON document per action."""
     documents = (orjson.dumps({"decision": action, "model_version": version}).decode() for action in ACTIONS)
-    return "{" + ",".join(orjson.dumps(document).decode() for document in documents) + "}"
+    return b"{" + b",".join(orjson.dumps(document) for document in documents) + b"}"

@@ -1,84 +1,80 @@
-"""Columns of numbers as PostgreSQL's binary arrays, encoded by numpy: nothing is done in Python for a single value."""
+"""Values in PostgreSQL's binary form; columns of numbers are encoded by numpy, nothing in Python for a single value."""
 
 from __future__ import annotations
 
 import struct
-from typing import Any, ClassVar, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import AsyncConnection
-from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
+
+BYTEA, BIGINT, TEXT = 17, 20, 25
+BYTEA_ARRAY, SMALLINT_ARRAY, TEXT_ARRAY, BIGINT_ARRAY, REAL_ARRAY, TIMESTAMPTZ_ARRAY = (
+    1001,
+    1005,
+    1009,
+    1016,
+    1021,
+    1185,
+)
+"""OIDs of the types, as in ``pg_type``."""
 
 _HEADER: Final = struct.Struct(">iiIii")  # dimensions, has nulls, element type, length, lower bound
+_LENGTH: Final = struct.Struct(">i")
+_NULL: Final = _LENGTH.pack(-1)
 _POSTGRES_EPOCH: Final = 946_684_800_000_000  # 2000-01-01 in epoch microseconds: the zero of a binary timestamp
-
-
-class BinaryArray(bytes):
-    """Binary form of a PostgreSQL array; the subclass tells of what."""
-
-    __slots__ = ()
-    element: ClassVar[int]
-    array: ClassVar[int]
-    cell: ClassVar[np.dtype[Any]]
-
-    @classmethod
-    def of(cls, values: NDArray[Any]) -> BinaryArray:
-        """Encode a one-dimensional array."""
-        cells = np.empty(len(values), cls.cell)
-        cells["length"] = cls.cell["value"].itemsize
-        cells["value"] = values
-        return cls(_HEADER.pack(1, 0, cls.element, len(values), 1) + cells.tobytes())
 
 
 def _cell(value: str) -> np.dtype[Any]:
     return np.dtype([("length", ">i4"), ("value", value)])
 
 
-class SmallintArray(BinaryArray):
-    """``smallint[]``."""
-
-    element, array, cell = 21, 1005, _cell(">i2")
+_SMALLINT, _BIGINT, _REAL = _cell(">i2"), _cell(">i8"), _cell(">f4")
 
 
-class BigintArray(BinaryArray):
-    """``bigint[]``."""
-
-    element, array, cell = 20, 1016, _cell(">i8")
-
-
-class RealArray(BinaryArray):
-    """``real[]``."""
-
-    element, array, cell = 700, 1021, _cell(">f4")
+def bigint(value: int) -> bytes:
+    """``bigint``."""
+    return value.to_bytes(8, "big", signed=True)
 
 
-class TimestampArray(BinaryArray):
-    """``timestamptz[]`` out of epoch microseconds."""
-
-    element, array, cell = 1184, 1185, _cell(">i8")
-
-    @classmethod
-    def of(cls, values: NDArray[Any]) -> BinaryArray:
-        """Encode a one-dimensional array of epoch microseconds."""
-        return super().of(values - _POSTGRES_EPOCH)
+def smallints(values: NDArray[Any]) -> bytes:
+    """``smallint[]`` of a one-dimensional array."""
+    return _array(21, _SMALLINT, values)
 
 
-def register(connection: AsyncConnection[Any]) -> None:
-    """Let ``connection`` take these arrays as parameters."""
-    for kind in (SmallintArray, BigintArray, RealArray, TimestampArray):
-        connection.adapters.register_dumper(kind, _dumper(kind.array))
+def bigints(values: NDArray[Any]) -> bytes:
+    """``bigint[]`` of a one-dimensional array."""
+    return _array(20, _BIGINT, values)
 
 
-def _dumper(array: int) -> type[Dumper]:
-    class ArrayDumper(Dumper):
-        oid = array
-        format = Format.BINARY
+def reals(values: NDArray[Any]) -> bytes:
+    """``real[]`` of a one-dimensional array."""
+    return _array(700, _REAL, values)
 
-        def dump(self, obj: Any) -> Buffer | None:  # noqa: ANN401 - signature of the base class
-            encoded: bytes = obj
-            return encoded
 
-    return ArrayDumper
+def timestamps(values: NDArray[Any]) -> bytes:
+    """``timestamptz[]`` of a one-dimensional array of epoch microseconds."""
+    return _array(1184, _BIGINT, values - _POSTGRES_EPOCH)
+
+
+def texts(values: Sequence[str | None]) -> bytes:
+    """``text[]``; None is NULL."""
+    return _strings(TEXT, [None if value is None else value.encode() for value in values])
+
+
+def byte_strings(values: Sequence[bytes | None]) -> bytes:
+    """``bytea[]``; None is NULL."""
+    return _strings(BYTEA, values)
+
+
+def _array(element: int, cell: np.dtype[Any], values: NDArray[Any]) -> bytes:
+    cells = np.empty(len(values), cell)
+    cells["length"] = cell["value"].itemsize
+    cells["value"] = values
+    return _HEADER.pack(1, 0, element, len(values), 1) + cells.tobytes()
+
+
+def _strings(element: int, values: Sequence[bytes | None]) -> bytes:
+    cells = [_NULL if value is None else _LENGTH.pack(len(value)) + value for value in values]
+    return _HEADER.pack(1, int(None in values), element, len(values), 1) + b"".join(cells)
