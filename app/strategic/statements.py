@@ -106,14 +106,19 @@ async def _result(pgconn: PGconn) -> PGresult:
     finally:
         loop.remove_reader(descriptor)
         loop.remove_writer(descriptor)
-    result: PGresult | None = None
-    while (following := pgconn.get_result()) is not None:
-        result = following
-    if result is None:
+    return _checked(list(iter(pgconn.get_result, None)))
+
+
+def _checked(results: list[PGresult]) -> PGresult:
+    """The only result; of several errors, the first tells what went wrong and the next that nothing goes any more."""
+    failed = [result for result in results if result.status not in {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}]
+    if not results:
         raise errors.OperationalError("the server gave no result")
-    if result.status not in {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}:
-        raise errors.error_from_result(result)
-    return result
+    if not failed:
+        return results[-1]
+    error = errors.error_from_result(failed[0])
+    # libpq's own complaints have no state: the server has gone without a word.
+    raise error if error.sqlstate is not None else errors.OperationalError(str(error))
 
 
 def _finish(future: asyncio.Future[None], error: Any = None) -> None:  # noqa: ANN401 - psycopg.Error or None
