@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from app.strategic.answers import ANSWER_WIDTH, ConfidenceLevel, Decisions
 from app.strategic.engine import Engine
 from app.strategic.model import DEFAULT_MODEL
 from app.strategic.quality import sample_windows, unfamiliarity
+from app.strategic.runtime import Lane
 
 Matrices = NDArray[np.float32]
 
@@ -126,6 +131,36 @@ def test_every_finite_matrix_has_a_sound_answer(engine: Engine, values: Matrices
 def test_constant_matrices_have_a_sound_answer(engine: Engine, value: float) -> None:
     for count in (1, 40):
         assert_sound(engine.process(np.full((count, 48, 13), value, np.float32)))
+
+
+def test_the_threads_of_an_engine_end_with_it() -> None:
+    before = threading.active_count()
+    short_lived = Engine.load(threads=3)
+    assert threading.active_count() == before + 2
+    del short_lived
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_what_fails_in_another_thread_is_raised_and_the_engine_works_on(
+    matrices: Matrices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(threads=2)
+    answer, main = Lane.answer, threading.main_thread()
+
+    def failing(lane: Lane, *arrays: Any) -> None:
+        if threading.current_thread() is not main:
+            raise MemoryError("no room")
+        answer(lane, *arrays)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lane, "answer", failing)
+        with pytest.raises(MemoryError, match="no room"):
+            engine.process(matrices)
+    assert len(engine.process(matrices)) == len(matrices)
 
 
 def test_many_threads_may_ask_one_engine(engine: Engine, matrices: Matrices) -> None:
