@@ -28,11 +28,14 @@ from app.service.metrics import MULTIPROCESS_VARIABLE
 SHARES_FILE: Final = "connections"
 """In the directory that the workers share."""
 LEAVE_SECONDS: Final = 0.001
+GOODBYE_SECONDS: Final = 1.0
+"""For which a client's end of a TLS connection that is closed here is waited for."""
 PAUSE_SECONDS: Final = 1.0
 """For which nothing is accepted when the process has no file descriptor left."""
 _SLACK: Final = 8
 """A worker may have an eighth more connections than another one: a flood of them is then taken without much waiting."""
 _COUNT: Final = struct.Struct("=q")
+_MANY: Final = 2**40
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -76,6 +79,10 @@ class Shares:
     def connections(self, count: int) -> None:
         _COUNT.pack_into(self._memory, self._own * _COUNT.size, count)
 
+    def withdraw(self) -> None:
+        """Leave all further connections to the others; none of them waits for this worker any more."""
+        self.connections += _MANY
+
     @property
     def is_ahead(self) -> bool:
         """Whether another worker should take the next connection."""
@@ -88,7 +95,10 @@ class Shares:
 
 
 class FairLoop(uvloop.Loop):
-    """uvloop, with servers on a given socket that leave connections to workers that have fewer."""
+    """uvloop, with servers on a given socket that leave connections to workers that have fewer.
+
+    A server that stops waits for the TLS goodbye of its clients, which an idle one never sends: a second here, not 30.
+    """
 
     def __init__(self) -> None:
         """Join the workers of this port, if there are several."""
@@ -104,9 +114,12 @@ class FairLoop(uvloop.Loop):
     async def create_server(self, protocol_factory: Callable[[], Any], *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as uvloop's
         """As asyncio's; connections of ``sock`` are shared between the workers."""
         sock: socket.socket | None = named.get("sock")
-        if self.shares is None or sock is None:
-            return await super().create_server(protocol_factory, *arguments, **named)
-        return _FairServer(self, self.shares, protocol_factory, sock, named.get("ssl"), named.get("backlog", 100))
+        context: tls.SSLContext | None = named.get("ssl")
+        if self.shares is not None and sock is not None:
+            return _FairServer(self, self.shares, protocol_factory, sock, context, named.get("backlog", 100))
+        if context is not None:
+            named["ssl_shutdown_timeout"] = GOODBYE_SECONDS
+        return await super().create_server(protocol_factory, *arguments, **named)
 
 
 class _FairServer:
@@ -140,6 +153,7 @@ class _FairServer:
         if self._closed:
             return
         self._closed = True
+        self._shares.withdraw()
         if self._resumption is None:
             self._loop.remove_reader(self._socket.fileno())
         else:
@@ -180,12 +194,19 @@ class _FairServer:
         """Hand a connection to a protocol, after its TLS handshake; one that fails is the client's affair."""
         connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened = False
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._context)
-        except (OSError, asyncio.CancelledError) as error:
-            connection.close()
-            self._lose(protocol)
+            goodbye = None if self._context is None else GOODBYE_SECONDS
+            await self._loop.connect_accepted_socket(
+                lambda: protocol, connection, ssl=self._context, ssl_shutdown_timeout=goodbye
+            )
+            opened = True
+        except OSError as error:
             _log.debug("connection not opened", error=str(error))
+        finally:
+            if not opened:
+                connection.close()
+                self._lose(protocol)
 
     def _lose(self, protocol: Any) -> None:  # noqa: ANN401 - see `FairLoop.create_server`
         if protocol in self._counted:

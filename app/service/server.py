@@ -86,7 +86,7 @@ def serve(factory: str, settings: ServiceSettings, *, port: int) -> None:
         host=settings.host,
         port=port if settings.port is None else settings.port,
         workers=settings.workers,
-        loop="uvloop" if settings.workers == 1 else "app.service.fair_accept:FairLoop",
+        loop="app.service.fair_accept:FairLoop",
         http=LaneProtocol,
         ws="none",
         lifespan="on",

@@ -140,6 +140,21 @@ def test_on_sigterm_readiness_fails_first_and_requests_in_flight_finish(serve: C
     assert '"path":"/api/strategic/slow","status":200' in log  # the audit log is written to its end
 
 
+def test_a_client_that_says_no_goodbye_does_not_hold_up_the_stop(serve: Callable[..., Served], tmp_path: Path) -> None:
+    certificates = issue_certificates(tmp_path / "tls")
+    for workers in ("1", "2"):
+        paths = {"SSL_CERT_PATH": str(certificates.certificate), "SSL_KEY_PATH": str(certificates.key)}
+        served = serve(_trust(certificates), WORKERS=workers, SSL_ENABLED="true", **paths)
+        with (
+            socket.create_connection(("localhost", served.port)) as plain,
+            _trust(certificates).wrap_socket(plain, server_hostname="localhost") as idle,
+        ):
+            idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(4096).startswith(b"HTTP/1.1 200")
+            served.process.terminate()
+            served.process.wait(8)
+
+
 def _trust(certificates: Certificates) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificates.ca)
 
@@ -151,7 +166,6 @@ def test_a_renewed_certificate_is_served_without_a_restart(serve: Callable[..., 
         SSL_ENABLED="true",
         SSL_CERT_PATH=str(old.certificate),
         SSL_KEY_PATH=str(old.key),
-        REQUEST_TIMEOUT="2",
     )
     assert served.get_slow(0.0).status_code == 200
     new = issue_certificates(tmp_path / "new")
@@ -175,7 +189,8 @@ def test_a_renewed_certificate_is_served_without_a_restart(serve: Callable[..., 
 def test_workers_share_a_port_and_a_scrape_answers_for_all(serve: Callable[..., Served]) -> None:
     served = serve(WORKERS="2")
     time.sleep(1.0)
-    processes = {served.get_slow(0.0).json() for _ in range(60)}
+    clients = [served.client() for _ in range(6)]
+    processes = {process for _ in range(10) for process in _serving(clients)}
     assert len(processes) == 2
     text = served.client().get("/metrics").text
     counted = re.search(r'http_requests_total\{.*route="/api/strategic/slow",status="200"\} (\d+)', text)
