@@ -134,6 +134,16 @@ class _FairServer:
         context: tls.SSLContext | None,
         backlog: int,
     ) -> None:
+        """Begin to accept.
+
+        Args:
+            loop: that runs the connections.
+            shares: of the workers on this port.
+            protocol_factory: makes a connection's protocol, which calls its ``when_lost`` once the connection is over.
+            sock: bound; shared with the other workers.
+            context: for TLS; None for plain connections.
+            backlog: connections that the kernel keeps until a worker takes them.
+        """
         self._loop = loop
         self._shares = shares
         self._protocol_factory = protocol_factory
@@ -149,7 +159,7 @@ class _FairServer:
         loop.add_reader(sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept no more; connections that are open stay."""
+        """Accept no more. Connections that are open stay; one whose handshake is not over may never be, and ends."""
         if self._closed:
             return
         self._closed = True
@@ -158,9 +168,11 @@ class _FairServer:
             self._loop.remove_reader(self._socket.fileno())
         else:
             self._resumption.cancel()
+        for task in self._opening:
+            task.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait for connections that are being opened."""
+        """Wait until no connection is being opened."""
         await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _accept(self) -> None:

@@ -143,7 +143,9 @@ def _words(*vocabularies: tuple[str, ...]) -> Words:
 
 
 _NAMES: Final = _words(ACTIONS, REGIMES, tuple(LEVELS))
-"""In the order of the choices that `write_answers` takes."""
+"""In the order of the choices that `write_objects` takes."""
+_NAME_BYTES: Final = 24
+"""Of a row of `_NAMES`."""
 
 _compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 _inlined = numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=True)
@@ -204,12 +206,12 @@ def _write_number(value: float, at: int) -> int:
 
 
 @_inlined
-def _write_name(first: Word, second: Word, length: Word, at: int) -> int:
-    """Write a row of `_NAMES`."""
-    put_word(at, first)
-    put_word(at + 8, second)
-    written: int = signed(length)
-    return at + written
+def _write_name(row: int, at: int) -> int:
+    """Write the row of `_NAMES` at an address."""
+    put_word(at, word_at(row))
+    put_word(at + 8, word_at(row + 8))
+    length: int = signed(word_at(row + 16))
+    return at + length
 
 
 @_inlined
@@ -276,6 +278,7 @@ def _write_objects(  # noqa: PLR0913, PLR0917 - one compiled loop over arrays
 ) -> int:  # fmt: skip
     """Write every answer of a batch; return where the last one ends."""
     piece: int = signed(text.ctypes.data)
+    first_name: int = signed(names.ctypes.data)
     start: int = signed(out.ctypes.data)
     at = start
     for row in range(len(timestamps)):
@@ -294,13 +297,8 @@ def _write_objects(  # noqa: PLR0913, PLR0917 - one compiled loop over arrays
                 at = _write_number(numbers[row, 26 + choices[row, 1]], at)
             else:
                 vocabulary = _DECISION - slot
-                name = choices[row, vocabulary]
-                first, second, length = (
-                    names[vocabulary, name, 0],
-                    names[vocabulary, name, 1],
-                    names[vocabulary, name, 2],
-                )
-                at = _write_name(first, second, length, at)
+                name = names.shape[1] * vocabulary + choices[row, vocabulary]
+                at = _write_name(first_name + _NAME_BYTES * name, at)
         at = _copy(piece + done, piece + ends[len(slots)], at)
         row_ends[row] = at - start
     return at - start
@@ -318,6 +316,7 @@ def _write_columns(  # noqa: PLR0913, PLR0917 - see `_write_objects`
 ) -> int:  # fmt: skip
     """Write the columns of a batch; return where they end."""
     piece: int = signed(text.ctypes.data)
+    first_name: int = signed(names.ctypes.data)
     start: int = signed(out.ctypes.data)
     at, done, rows = start, 0, len(timestamps)
     for place in range(len(slots)):
@@ -348,13 +347,8 @@ def _write_columns(  # noqa: PLR0913, PLR0917 - see `_write_objects`
                 at += 1
             else:
                 vocabulary = _DECISION - slot
-                name = choices[row, vocabulary]
-                first, second, length = (
-                    names[vocabulary, name, 0],
-                    names[vocabulary, name, 1],
-                    names[vocabulary, name, 2],
-                )
-                at = _write_name(first, second, length, at)
+                name = names.shape[1] * vocabulary + choices[row, vocabulary]
+                at = _write_name(first_name + _NAME_BYTES * name, at)
                 put_byte(at, 44)
                 at += 1
         put_byte(at - 1, 93)

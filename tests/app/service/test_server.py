@@ -140,12 +140,15 @@ def test_on_sigterm_readiness_fails_first_and_requests_in_flight_finish(serve: C
     assert '"path":"/api/strategic/slow","status":200' in log  # the audit log is written to its end
 
 
-def test_a_client_that_says_no_goodbye_does_not_hold_up_the_stop(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_clients_that_say_no_hello_or_no_goodbye_do_not_hold_up_the_stop(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
     certificates = issue_certificates(tmp_path / "tls")
     for workers in ("1", "2"):
         paths = {"SSL_CERT_PATH": str(certificates.certificate), "SSL_KEY_PATH": str(certificates.key)}
         served = serve(_trust(certificates), WORKERS=workers, SSL_ENABLED="true", **paths)
         with (
+            socket.create_connection(("localhost", served.port)),
             socket.create_connection(("localhost", served.port)) as plain,
             _trust(certificates).wrap_socket(plain, server_hostname="localhost") as idle,
         ):
