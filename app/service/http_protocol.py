@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with a short way for ordinary requests to hot routes (`hot_lane`).
 
 uvicorn starts a task for a request when its headers are complete. Here a request that may be ordinary is held until
-it is whole; if the lane takes it then, no task is made (measured: a third of the CPU time of a request on a hot route).
+it is whole; if the lane takes it then, no task is made, which was a third of the CPU time of a request on a hot route.
 One that is not whole within a moment, that is too large, or that the lane does not take goes on in uvicorn's way, as if
 it had never been held: its time and its memory are bounded there.
 """

@@ -4,10 +4,9 @@ A free connection takes everything that waits, in the order of arrival, computes
 transaction; what arrives meanwhile forms the next batch. A request that comes alone waits for nobody.
 
 Clients that were answered together ask again together: while they do, a batch waits for as many requests as there were
-when the last one was answered, a millisecond at most, since commits and wake-ups cost more than the numbers do (over 64
-connections a request took 198 us of CPU time without that wait and 150 with it). Where clients come independently of
-each other nobody is waited for, and a second connection commits beside the first: at 5,000 requests a second the median
-answer then takes 3.5 ms instead of 4.5.
+when the last one was answered, a millisecond at most, since commits and wake-ups cost more than the numbers do. Where
+clients come independently of each other nobody is waited for, and a second connection commits beside the first
+(`python -m benchmarks strategic` has a row for either kind of client).
 
 The queue is bounded; beyond it requests are refused at once.
 """

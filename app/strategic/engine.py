@@ -142,7 +142,7 @@ class Engine:
 
 
 def _help(tasks: SimpleQueue[_Task | None]) -> None:
-    """What a helping thread does until it is dismissed: a queue hands over in a third of an executor's time (60 us)."""
+    """What a helping thread does until it is dismissed: a queue hands over sooner than an executor."""
     while (task := tasks.get()) is not None:
         work, done = task
         try:
